@@ -1,0 +1,1 @@
+"""Everything that touches the kernel's tracing side: BPF programs, their records, and how each signal is heard."""

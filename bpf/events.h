@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* Every record that leaves the kernel. Layouts reach the agent through the object's own BTF, so this is
+ * their only declaration. Widest members first, no holes, units in the names; times are CLOCK_BOOTTIME. */
+#ifndef REFLEX_EVENTS_H
+#define REFLEX_EVENTS_H
+
+#define COMM_BYTES 16
+#define NAME_BYTES 64
+
+enum record_kind {
+	RECORD_FORK = 0,
+	RECORD_EXEC = 1,
+	RECORD_EXIT = 2,
+	RECORD_OOM = 3,
+	RECORD_SIGNAL = 4,
+	RECORD_KINDS = 5,
+};
+
+/* What a tracked process is to the agent; a fork decides the child's role from its parent's. */
+enum role {
+	ROLE_CANDIDATE = 0, /* runs an interpreter that may become a service; its children are candidates too */
+	ROLE_MASTER = 1,    /* master of a service; its children are workers */
+	ROLE_WORKER = 2,    /* worker of a service; its children are helpers */
+	ROLE_HELPER = 3,    /* anything below a worker: followed for attribution, reported only by the OOM killer */
+	ROLE_NONE = 4,      /* not tracked */
+};
+
+/* `pid` is a thread group id in the initial pid namespace; with `start_ns` it names one process for good. */
+struct record_header {
+	__u64 at_ns;
+	__u64 start_ns;
+	__u32 kind;
+	__u32 pid;
+};
+
+struct fork_record {
+	struct record_header header; /* the child */
+	__u32 parent_pid;
+	__u32 role;
+};
+
+struct exec_record {
+	struct record_header header;
+	__u32 parent_pid;
+	__u32 uid;
+	__u32 role_before;
+	__u32 role;
+	char comm[COMM_BYTES];
+	char exe[NAME_BYTES]; /* file name of the binary that runs, of the interpreter for a script */
+};
+
+struct exit_record {
+	struct record_header header;
+	__u64 cpu_ns;        /* all threads, user and system */
+	__u64 peak_rss_bytes;
+	__u32 parent_pid;
+	__u32 wait_status;   /* as wait(2) gives it: signal in the low 7 bits, else exit code << 8 */
+	__u32 role;
+	__u32 uid;
+	char comm[COMM_BYTES];
+};
+
+struct oom_record {
+	struct record_header header; /* the victim */
+	__u64 anon_bytes;
+	__u64 file_bytes;
+	__u64 shmem_bytes;
+	__u64 swap_bytes;
+	__u64 total_vm_bytes;
+	__u64 limit_bytes;   /* of the memory cgroup that is full; 0 when none is, that is: the host is short */
+	__u64 usage_bytes;   /* of that cgroup */
+	__u64 cgroup_id;     /* inode of that cgroup's directory */
+	__u64 allocator_start_ns;
+	__u32 allocator_pid;
+	__u32 victim_uid;
+	__s32 oom_score_adj;
+	__u32 role;
+	char victim_comm[COMM_BYTES];
+	char allocator_comm[COMM_BYTES];
+	char cgroup_name[NAME_BYTES];
+};
+
+struct signal_record {
+	struct record_header header; /* the target */
+	__u64 sender_start_ns;
+	__u32 sender_pid;            /* meaningful when code is not SI_KERNEL */
+	__u32 sender_uid;
+	__u32 sender_parent_pid;
+	__u32 signal;
+	__s32 code;                  /* si_code: 128 the kernel, 0 kill(2), -1 sigqueue, -6 tgkill */
+	__u32 result;                /* 0 delivered, 1 ignored, 2 already pending, see include/trace/events/signal.h */
+	__u32 role;
+	__u32 padding;
+	char sender_comm[COMM_BYTES];
+	char sender_parent_comm[COMM_BYTES];
+	char sender_tty[COMM_BYTES]; /* empty without a controlling terminal */
+};
+
+/* Value of the map `tracked`, keyed by pid. */
+struct tracked {
+	__u64 start_ns;
+	__u32 role;
+	__u32 padding;
+};
+
+/* Value of the map `listeners`, keyed by the socket's inode: the deepest queue within one second.
+ * Two slots by the parity of the second, so that the agent reads the second that is over. */
+struct queue_peak {
+	__u64 second;
+	__u32 depth;
+	__u32 limit;
+	__u64 wakeups;
+};
+
+struct listener {
+	struct queue_peak peak[2];
+};
+
+/* Value of the per-CPU map `counters`, indexed by record kind. */
+struct counter {
+	__u64 sent;
+	__u64 lost;
+};
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* Differences between kernels: one small function for each, under the change that made it necessary. */
+#ifndef REFLEX_KERNEL_FIXES_H
+#define REFLEX_KERNEL_FIXES_H
+
+#define PAGE_BYTES 4096ULL
+#define MAX_CPUS 1024
+
+/* Before 6.2 mm_struct.rss_stat was a struct with an array of plain counters. */
+struct mm_rss_stat___before_6_2 {
+	long count[NR_MM_COUNTERS];
+} __attribute__((preserve_access_index));
+
+struct mm_struct___before_6_2 {
+	struct mm_rss_stat___before_6_2 rss_stat;
+} __attribute__((preserve_access_index));
+
+/* Since 6.2 each counter is a percpu_counter: a central count plus what every CPU has not yet folded in.
+ * The sum over CPUs is exact; the central count alone is off by up to a batch a CPU. */
+extern const unsigned long __per_cpu_offset[] __ksym __weak;
+extern const unsigned int nr_cpu_ids __ksym __weak;
+
+static __always_inline __s64 percpu_sum(const struct percpu_counter *counter)
+{
+	__s64 sum = BPF_CORE_READ(counter, count);
+	__s32 *parts = BPF_CORE_READ(counter, counters);
+
+	unsigned int cpus = 0;
+
+	if (!__per_cpu_offset || !&nr_cpu_ids || bpf_probe_read_kernel(&cpus, sizeof(cpus), &nr_cpu_ids))
+		return sum;
+	for (unsigned int cpu = 0; cpu < MAX_CPUS; cpu++) {
+		unsigned long offset = 0;
+		__s32 part = 0;
+
+		if (cpu >= cpus)
+			break;
+		if (bpf_probe_read_kernel(&offset, sizeof(offset), &__per_cpu_offset[cpu]))
+			break;
+		if (bpf_probe_read_kernel(&part, sizeof(part), (void *)parts + offset))
+			break;
+		sum += part;
+	}
+	return sum;
+}
+
+static __always_inline __s64 mm_counter_pages(struct mm_struct *mm, int index)
+{
+	struct mm_struct___before_6_2 *old = (void *)mm;
+	__s64 pages = 0;
+
+	if (bpf_core_type_exists(struct mm_rss_stat___before_6_2)) {
+		void *counters = (void *)old + bpf_core_field_offset(struct mm_struct___before_6_2, rss_stat);
+
+		bpf_probe_read_kernel(&pages, sizeof(pages), counters + index * sizeof(pages));
+		return pages;
+	}
+	return percpu_sum((void *)mm + bpf_core_field_offset(struct mm_struct, rss_stat) +
+			  index * bpf_core_type_size(struct percpu_counter));
+}
+
+static __always_inline __u64 mm_counter_bytes(struct mm_struct *mm, int index)
+{
+	__s64 pages = mm_counter_pages(mm, index);
+
+	return pages > 0 ? pages * PAGE_BYTES : 0;
+}
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* The maps that all programs share, and how a record is reserved and counted. */
+#ifndef REFLEX_MAPS_H
+#define REFLEX_MAPS_H
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 512 * 1024);
+} records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u32);
+	__type(value, struct tracked);
+} tracked SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct listener);
+} listeners SEC(".maps");
+
+/* One slot more than there are record kinds: processes that did not fit into `tracked`. */
+#define COUNTER_TRACKED_FULL RECORD_KINDS
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RECORD_KINDS + 1);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+/* clang drops the types of records that are only reached through ring buffer pointers; these keep them. */
+struct fork_record *keep_fork_record __attribute__((unused));
+struct exec_record *keep_exec_record __attribute__((unused));
+struct exit_record *keep_exit_record __attribute__((unused));
+struct oom_record *keep_oom_record __attribute__((unused));
+struct signal_record *keep_signal_record __attribute__((unused));
+enum record_kind keep_record_kind __attribute__((unused));
+enum role keep_role __attribute__((unused));
+
+static __always_inline void count(__u32 index, int lost)
+{
+	struct counter *counter = bpf_map_lookup_elem(&counters, &index);
+
+	if (!counter)
+		return;
+	if (lost)
+		counter->lost++;
+	else
+		counter->sent++;
+}
+
+/* A zeroed record of `bytes` with its header filled in for `task`, or NULL when the buffer is full. */
+static __always_inline void *reserve(__u32 kind, __u64 bytes, struct task_struct *task)
+{
+	struct record_header *header = bpf_ringbuf_reserve(&records, bytes, 0);
+
+	count(kind, header == NULL);
+	if (!header)
+		return NULL;
+	__builtin_memset(header, 0, bytes);
+	header->at_ns = bpf_ktime_get_boot_ns();
+	header->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	header->kind = kind;
+	header->pid = BPF_CORE_READ(task, tgid);
+	return header;
+}
+
+static __always_inline struct tracked *tracked_process(struct task_struct *task)
+{
+	__u32 pid = BPF_CORE_READ(task, tgid);
+
+	return bpf_map_lookup_elem(&tracked, &pid);
+}
+
+static __always_inline void track(struct task_struct *task, __u32 role)
+{
+	__u32 pid = BPF_CORE_READ(task, tgid);
+	struct tracked value = {
+		.start_ns = BPF_CORE_READ(task, group_leader, start_boottime),
+		.role = role,
+	};
+
+	if (bpf_map_update_elem(&tracked, &pid, &value, BPF_ANY))
+		count(COUNTER_TRACKED_FULL, 1);
+}
+
+#endif
