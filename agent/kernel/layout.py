@@ -124,7 +124,9 @@ def _elf_section(data: bytes, wanted: bytes) -> bytes:
 
 def _parse_btf(data: bytes) -> list[_Type]:
     try:
-        magic, _version, _flags, header, types_at, types_len, names_at, names_len = struct.unpack_from("<HBBIIIII", data)
+        magic, _version, _flags, header, types_at, types_len, names_at, names_len = struct.unpack_from(
+            "<HBBIIIII", data
+        )
         if magic != _BTF_MAGIC:
             raise LayoutError("the type information has the wrong byte order or is damaged")
         names = data[header + names_at : header + names_at + names_len]

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 _MESSAGE_BYTES = 4096
 _KEPT_MESSAGES = 200
@@ -102,7 +103,7 @@ class KernelTypes:
         if not self._btf:
             raise _error("the kernel's BTF cannot be read from /sys/kernel/btf/vmlinux")
 
-    def __enter__(self) -> KernelTypes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -146,8 +146,8 @@ class RecordDecoder:
 
 def _decoder(types: TypeInformation, name: str) -> Callable[[bytes], Record]:
     layout = types.struct(f"{name}_record")
-    record_type = RECORD_TYPES[name]
-    wanted = tuple(f.name for f in fields(record_type))
+    record_type: Callable[..., Record] = RECORD_TYPES[name]
+    wanted = tuple(f.name for f in fields(RECORD_TYPES[name]))
     offered = tuple(f for f in layout.fields if f not in _NOT_CARRIED)
     if wanted != offered:
         raise LayoutError(

@@ -1,0 +1,228 @@
+"""The only reader of /proc and of the cgroup file systems. Roots are parameters, so that trees can be tried.
+
+A process can end between any two reads: every reader answers None, or nothing, for one that is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_MAX_FILE_BYTES = 1024 * 1024
+_TCP_LISTEN = "0A"
+_UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
+_GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process as /proc shows it. `start_ticks` is its start since boot, in clock ticks."""
+
+    pid: int
+    start_ticks: int
+    parent_pid: int
+    comm: str
+    argv: tuple[str, ...]
+    uid: int
+    folder: str
+    cgroup: str
+
+    @property
+    def ident(self) -> tuple[int, int]:
+        """What names this process and never its successor."""
+        return (self.pid, self.start_ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """An open file of a process: what its link says, and the file's own times and mode. Times in ns."""
+
+    fd: int
+    link: str
+    inode: int
+    modified_ns: int
+    changed_ns: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket: its inode and its address, such as `tcp 127.0.0.1:8000` or `unix /run/app.sock`."""
+
+    inode: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has used: CPU time since its start in ns, resident memory in bytes."""
+
+    cpu_ns: int
+    rss_bytes: int
+
+
+class ProcFs:
+    """/proc, or a tree that looks like it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def pids(self) -> Iterator[int]:
+        """All processes there are now."""
+        for name in os.listdir(self._root):
+            if name.isdigit():
+                yield int(name)
+
+    def process(self, pid: int) -> Process | None:
+        """The process, or None when it is gone."""
+        fields = self._stat(pid)
+        if fields is None:
+            return None
+        comm, numbers = fields
+        return Process(
+            pid=pid,
+            start_ticks=int(numbers[19]),
+            parent_pid=int(numbers[1]),
+            comm=comm,
+            argv=self._strings(pid, "cmdline"),
+            uid=self._owner(pid),
+            folder=self._link(pid, "cwd"),
+            cgroup=self._cgroup(pid),
+        )
+
+    def start_ticks(self, pid: int) -> int | None:
+        """The start of the process since boot in ticks, or None when it is gone."""
+        fields = self._stat(pid)
+        return None if fields is None else int(fields[1][19])
+
+    def parent_pid(self, pid: int) -> int | None:
+        """The parent, or None when the process is gone. A zombie still has one."""
+        fields = self._stat(pid)
+        return None if fields is None else int(fields[1][1])
+
+    def command(self, pid: int) -> tuple[str, ...]:
+        """The argument vector, as far as the process has not written over it."""
+        return self._strings(pid, "cmdline")
+
+    def runs_python(self, pid: int) -> bool:
+        """Whether the process's binary is a Python interpreter."""
+        name = os.path.basename(self._link(pid, "exe"))
+        return name.startswith(("python", "pypy"))
+
+    def environment(self, pid: int) -> dict[str, str]:
+        """The environment at exec, as far as the process has not written over it."""
+        pairs = (item.partition("=") for item in self._strings(pid, "environ"))
+        return {name: value for name, _, value in pairs if name}
+
+    def children(self, pid: int) -> tuple[int, ...]:
+        """The children of the process's main thread."""
+        raw = self._read(pid, f"task/{pid}/children")
+        return tuple(int(child) for child in raw.split()) if raw else ()
+
+    def open_files(self, pid: int, name_part: str) -> tuple[OpenFile, ...]:
+        """The open files whose link contains `name_part`, with the file's own times."""
+        found = []
+        folder = self._root / str(pid) / "fd"
+        try:
+            names = os.listdir(folder)
+        except _GONE:
+            return ()
+        for name in names:
+            path = folder / name
+            try:
+                link = os.readlink(path)
+                if name_part not in link:
+                    continue
+                info = os.stat(path)
+            except _GONE:
+                continue
+            found.append(OpenFile(int(name), link, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_mode))
+        return tuple(found)
+
+    def listeners(self, pid: int) -> tuple[Listener, ...]:
+        """The listening TCP and unix sockets that the process holds open."""
+        prefix = "socket:["
+        held = {int(f.link[len(prefix) : -1]) for f in self._sockets(pid, prefix)}
+        if not held:
+            return ()
+        every = (*self._tcp(pid, "tcp"), *self._tcp(pid, "tcp6"), *self._unix(pid))
+        return tuple(listener for listener in every if listener.inode in held)
+
+    def usage(self, pid: int) -> Usage | None:
+        """What the process has used so far, or None when it is gone."""
+        fields, memory = self._stat(pid), self._read(pid, "statm")
+        if fields is None or not memory:
+            return None
+        ticks = int(fields[1][11]) + int(fields[1][12])
+        return Usage(ticks * 1_000_000_000 // TICKS_PER_SECOND, int(memory.split()[1]) * PAGE_BYTES)
+
+    def _sockets(self, pid: int, prefix: str) -> Iterator[OpenFile]:
+        return (f for f in self.open_files(pid, prefix) if stat.S_ISSOCK(f.mode))
+
+    def _stat(self, pid: int) -> tuple[str, list[str]] | None:
+        """Name and the fields after it: index 0 is the state, 1 the parent, 19 the start time."""
+        raw = self._read(pid, "stat")
+        if not raw:
+            return None
+        name, _, rest = raw[raw.index("(") + 1 :].rpartition(")")
+        return name, rest.split()
+
+    def _read(self, pid: int, name: str) -> str:
+        try:
+            with open(self._root / str(pid) / name, "rb") as file:
+                return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+        except _GONE:
+            return ""
+
+    def _strings(self, pid: int, name: str) -> tuple[str, ...]:
+        return tuple(part for part in self._read(pid, name).split("\0") if part)
+
+    def _link(self, pid: int, name: str) -> str:
+        try:
+            return os.readlink(self._root / str(pid) / name)
+        except _GONE:
+            return ""
+
+    def _owner(self, pid: int) -> int:
+        try:
+            return os.stat(self._root / str(pid)).st_uid
+        except _GONE:
+            return -1
+
+    def _cgroup(self, pid: int) -> str:
+        """The cgroup that holds its memory: the v1 memory hierarchy where there is one, else the unified one."""
+        unified = ""
+        for line in self._read(pid, "cgroup").splitlines():
+            _number, controllers, path = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                return path
+            if not controllers:
+                unified = path
+        return unified
+
+    def _tcp(self, pid: int, name: str) -> Iterator[Listener]:
+        for line in self._read(pid, f"net/{name}").splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 9 and fields[3] == _TCP_LISTEN:
+                yield Listener(int(fields[9]), f"tcp {_tcp_address(fields[1])}")
+
+    def _unix(self, pid: int) -> Iterator[Listener]:
+        for line in self._read(pid, "net/unix").splitlines()[1:]:
+            fields = line.split(maxsplit=7)
+            if len(fields) >= 7 and int(fields[3], 16) & _UNIX_LISTENS:
+                yield Listener(int(fields[6]), f"unix {fields[7] if len(fields) > 7 else '(unnamed)'}")
+
+
+def _tcp_address(raw: str) -> str:
+    """`0100007F:1F40` as `127.0.0.1:8000`; words of four bytes in host order, as /proc/net/tcp prints them."""
+    address, port = raw.split(":")
+    data = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
+    if len(data) == 4:
+        return f"{'.'.join(str(byte) for byte in data)}:{int(port, 16)}"
+    groups = ":".join(f"{int.from_bytes(data[i : i + 2], 'big'):x}" for i in range(0, 16, 2))
+    return f"[{groups}]:{int(port, 16)}"
