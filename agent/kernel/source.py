@@ -50,6 +50,7 @@ class KernelSource:
         self._ring: RingBuffer | None = None
         self.unreadable = 0
         self.refused = 0
+        self.fd = -1
 
     def start(self, on_record: Callable[[Record], None]) -> int:
         """Hands every record to `on_record` when `read` is called; the descriptor to wait on."""
@@ -63,7 +64,8 @@ class KernelSource:
             on_record(record)
 
         self._ring = RingBuffer(self._library, self._object.map("records", 0), decode, at_once=RECORDS_AT_ONCE)
-        return self._ring.fd
+        self.fd = self._ring.fd
+        return self.fd
 
     def read(self) -> int:
         """Hands over what waits, at most RECORDS_AT_ONCE records; how many there were."""

@@ -1,0 +1,256 @@
+"""Wires the agent: kernel records and looks into /proc become events, the spool keeps them, the link sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from agent import __version__
+from agent.budget import Cost, CostMeter
+from agent.clock import Clock
+from agent.kernel.ladder import Probe
+from agent.kernel.records import Record
+from agent.kernel.source import KernelSource, open_kernel
+from agent.link import Link
+from agent.procfs import ProcFs
+from agent.reporter import Reporter, new_event_id
+from agent.rollup import Rollup, Service
+from agent.settings import Settings
+from agent.spool import Spool
+from agent.watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+READY_POLL_S = 0.05
+PATIENT_READY_POLL_S = 1.0
+PATIENT_AFTER_US = 30_000_000
+TICK_S = 1.0
+SCAN_S = 2.0
+COST_EVERY_TICKS = 10
+STOP_GRACE_S = 3.0
+LIFECYCLE = ("fork", "exec", "exit")
+
+
+class Daemon:
+    """One running agent. `run` returns after SIGTERM or SIGINT, with everything sent that can be sent."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = Clock()
+        self._started_us = self._clock.now_us()
+        self._spool = Spool.open(settings.state_dir / "spool", settings.spool_max_bytes)
+        self._reporter = Reporter(self._spool, self._clock)
+        self._link = Link(settings, self._spool, self.status)
+        self._procfs = ProcFs(settings.proc_root)
+        self._rollup = Rollup(new_event_id)
+        self._meter = CostMeter(self._procfs, os.getpid(), self._clock.monotonic_ns())
+        self._cost: Cost | None = None
+        self._kernel: KernelSource | None = None
+        self._probes: tuple[Probe, ...] = ()
+        self._watcher = Watcher(self._procfs, self._rollup, self._clock, None)
+        self._seen_lost: dict[str, int] = {}
+        self._sampled_sent = 0
+        self._sampled_lost = 0
+        self._booting = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Watches until it is told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._link.start()
+        self._attach(loop)
+        self._watch(self._watcher.scan)
+        beats = [asyncio.create_task(beat()) for beat in self._beats()]
+        log.info("watching %d services, sending to %s", len(self._rollup.services), self._settings.server_url)
+        await self._stopping.wait()
+        for task in beats:
+            task.cancel()
+        await asyncio.gather(*beats, return_exceptions=True)
+        await self._stop(loop)
+
+    def status(self) -> dict[str, Any]:
+        """What the server is told about this agent with every batch; docs/api.md names the fields."""
+        counts = self._kernel.counts() if self._kernel is not None else {}
+        return {
+            "version": __version__,
+            "kernel": platform.release(),
+            "started_us": self._started_us,
+            "cpu_percent": self._cost.cpu_percent if self._cost else None,
+            "rss_bytes": self._cost.rss_bytes if self._cost else None,
+            "spool_bytes": self._spool.pending_bytes,
+            "records": {name: count.sent for name, count in counts.items()},
+            "lost": {name: count.lost for name, count in counts.items()},
+            "probes": [
+                {"signal": p.signal, "state": p.state, "rung": p.rung, "reason": p.reason} for p in self._probes
+            ],
+            "services": [_service_status(service) for service in self._rollup.services.values()],
+        }
+
+    def _beats(self) -> list[Callable[[], Any]]:
+        beats: list[Callable[[], Any]] = [self._ready_beat, self._tick_beat]
+        if self._kernel is None or any(p.signal in LIFECYCLE and p.state == "off" for p in self._probes):
+            beats.append(self._scan_beat)
+        return beats
+
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Attaches to the kernel before the first scan, so that nothing falls between the two."""
+        self._kernel, self._probes = open_kernel(self._settings.bpf_object)
+        started = self._reporter.about_agent(
+            "agent.started",
+            f"The agent started on {self._settings.host} (reflexd {__version__}, Linux {platform.release()}).",
+            attrs={"version": __version__, "kernel": platform.release(), "pid": os.getpid()},
+        )
+        for probe in self._probes:
+            self._report_probe(probe, started)
+        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
+        if self._kernel is not None:
+            loop.add_reader(self._kernel.start(self._on_record), self._kernel.read)
+
+    def _report_probe(self, probe: Probe, cause: str) -> None:
+        attached = probe.state == "attached"
+        if attached:
+            text = f"The agent on {self._settings.host} hears {probe.signal} by {probe.rung}."
+        elif probe.state == "degraded":
+            text = f"The agent on {self._settings.host} hears {probe.signal} only by {probe.rung}: {probe.reason}."
+        else:
+            text = f"The agent on {self._settings.host} does not hear {probe.signal}: {probe.reason}."
+        self._reporter.about_agent(
+            "probe.attached" if attached else "probe.degraded",
+            text,
+            severity="info" if attached else "warning",
+            cause=cause,
+            attrs={"signal": probe.signal, "state": probe.state, "rung": probe.rung, "reason": probe.reason},
+        )
+
+    def _on_record(self, record: Record) -> None:
+        self._watch(lambda: self._watcher.on_record(record))
+
+    def _watch(self, look: Callable[[], list[Any]]) -> None:
+        events = look()
+        self._reporter.events(events)
+        if any(event.kind == "worker.started" for event in events):
+            self._booting.set()
+
+    async def _ready_beat(self) -> None:
+        """Looks at booting workers closely, at slow ones less so, and sleeps while there are none."""
+        while True:
+            self._watch(self._watcher.look_for_ready)
+            booting = list(self._rollup.booting())
+            if not booting:
+                self._booting.clear()
+                await self._booting.wait()
+                continue
+            now_us = self._clock.now_us()
+            young = any(now_us - worker.started_us < PATIENT_AFTER_US for worker in booting)
+            await asyncio.sleep(READY_POLL_S if young else PATIENT_READY_POLL_S)
+
+    async def _tick_beat(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            ticks += 1
+            self._clock.refresh()
+            self._watch(self._watcher.tick)
+            self._report_drops()
+            self._report_losses()
+            self._sample_queues()
+            if ticks % COST_EVERY_TICKS == 1:
+                self._sample_cost()
+
+    async def _scan_beat(self) -> None:
+        """Without records of births and deaths: looks for them."""
+        while True:
+            await asyncio.sleep(SCAN_S)
+            self._watch(self._watcher.scan_for_deaths)
+            self._watch(self._watcher.scan)
+
+    def _report_losses(self) -> None:
+        """Says what the kernel could not hand over, and looks through /proc for what was missed."""
+        if self._kernel is None:
+            return
+        lost = {name: count.lost for name, count in self._kernel.counts().items()}
+        fresh = {name: n - self._seen_lost.get(name, 0) for name, n in lost.items() if n > self._seen_lost.get(name, 0)}
+        self._seen_lost = lost
+        if not fresh:
+            return
+        what = ", ".join(f"{count} of {name}" for name, count in fresh.items())
+        self._reporter.about_agent(
+            "probe.lost",
+            f"The agent on {self._settings.host} lost kernel records because a buffer was full: {what}. "
+            "It looked through /proc for services and deaths that it missed.",
+            severity="warning",
+            attrs=dict(fresh),
+        )
+        self._watch(self._watcher.scan_for_deaths)
+        self._watch(self._watcher.scan)
+
+    def _report_drops(self) -> None:
+        for drop in self._spool.take_drops():
+            self._reporter.about_agent(
+                "agent.spool_dropped",
+                f"The agent on {self._settings.host} gave up {drop.count} spooled {drop.stream}: {drop.reason}.",
+                severity="critical" if drop.stream == "events" else "warning",
+                attrs={"stream": drop.stream, "count": drop.count, "reason": drop.reason},
+            )
+
+    def _sample_queues(self) -> None:
+        """The second that is over, of every listener that had a connection in it."""
+        if self._kernel is None:
+            return
+        second = self._clock.boot_second() - 1
+        for service in self._rollup.services.values():
+            for listener in service.listeners:
+                peak = self._kernel.peak(listener.inode, second)
+                if peak is not None:
+                    name, address = service.name, listener.address
+                    self._reporter.sample("queue.depth_peak", peak.depth, service=name, subject=address)
+                    self._reporter.sample("queue.limit", peak.limit, service=name, subject=address)
+
+    def _sample_cost(self) -> None:
+        self._cost = self._meter.read(self._clock.monotonic_ns())
+        if self._cost is not None:
+            self._reporter.sample("agent.cpu_percent", self._cost.cpu_percent)
+            self._reporter.sample("agent.rss_bytes", self._cost.rss_bytes)
+        self._reporter.sample("agent.spool_bytes", self._spool.pending_bytes)
+        if self._kernel is not None:
+            counts = self._kernel.counts().values()
+            sent, lost = sum(c.sent for c in counts), sum(c.lost for c in counts)
+            self._reporter.sample("agent.records", sent - self._sampled_sent)
+            self._reporter.sample("agent.lost_records", lost - self._sampled_lost)
+            self._sampled_sent, self._sampled_lost = sent, lost
+
+    async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._kernel is not None:
+            loop.remove_reader(self._kernel.fd)
+            self._kernel.close()
+            self._kernel = None
+        self._reporter.about_agent("agent.stopped", f"The agent on {self._settings.host} stopped in good order.")
+        await self._link.stop(STOP_GRACE_S)
+        self._spool.close()
+
+
+def _service_status(service: Service) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "kind": service.kind,
+        "master_pid": service.master_pid,
+        "listeners": [listener.address for listener in service.listeners],
+        "workers": [
+            {
+                "slot": worker.ref.slot,
+                "generation": worker.ref.generation,
+                "pid": worker.ref.pid,
+                "start_ticks": worker.ref.start_ticks,
+                "state": "booting" if worker.ready_us is None else "ready",
+                "since_us": worker.started_us if worker.ready_us is None else worker.ready_us,
+            }
+            for worker in sorted(service.workers.values(), key=lambda w: w.ref.slot)
+        ],
+    }

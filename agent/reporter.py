@@ -1,0 +1,64 @@
+"""Puts what the agent has to say into the spool: events at once, samples on their beat, each with an id or a time."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable
+
+import orjson
+
+from agent.clock import Clock
+from agent.spool import Spool
+from agent.wire import Event, Evidence, Sample, Scalar, Severity, event_to_json, sample_to_json, uuid7
+
+log = logging.getLogger(__name__)
+
+
+def new_event_id(ts_us: int) -> str:
+    """A fresh id for an event of that time."""
+    return uuid7(ts_us, secrets.randbits(62))
+
+
+class Reporter:
+    """The way from the watcher to the spool."""
+
+    def __init__(self, spool: Spool, clock: Clock) -> None:
+        self._spool = spool
+        self._clock = clock
+
+    def events(self, events: Iterable[Event]) -> None:
+        """Spools events and logs their sentences."""
+        for event in events:
+            log.log(logging.INFO if event.severity == "info" else logging.WARNING, "%s", event.text)
+            self._spool.append_event(orjson.dumps(event_to_json(event)))
+
+    def about_agent(
+        self,
+        kind: str,
+        text: str,
+        *,
+        severity: Severity = "info",
+        cause: str | None = None,
+        evidence: tuple[Evidence, ...] = (),
+        attrs: dict[str, Scalar] | None = None,
+    ) -> str:
+        """Spools an event about the agent itself, now; its id."""
+        now_us = self._clock.now_us()
+        event = Event(
+            id=new_event_id(now_us),
+            ts_us=now_us,
+            kind=kind,
+            severity=severity,
+            text=text,
+            cause=cause,
+            evidence=evidence,
+            attrs=attrs or {},
+        )
+        self.events((event,))
+        return event.id
+
+    def sample(self, metric: str, value: float, *, service: str | None = None, subject: str | None = None) -> None:
+        """Spools one number, now."""
+        sample = Sample(self._clock.now_us(), metric, value, service, subject)
+        self._spool.append_sample(orjson.dumps(sample_to_json(sample)))

@@ -1,0 +1,137 @@
+"""`./reflex demo`: plays a story on real programs and checks the chain of events that comes of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import pkgutil
+import sys
+from typing import Any
+
+import aiohttp
+
+import demo.stories
+from demo.chain import Verdict, check_chain
+from demo.stage import Stage, StageError
+from demo.traffic import Traffic
+
+STORIES = tuple(sorted(module.name for module in pkgutil.iter_modules(demo.stories.__path__)))
+PAUSE_BETWEEN_S = 20.0
+
+
+def main() -> int:
+    """Exit codes: 0 every link of the chain is there, 1 one is missing, 2 usage, 3 the stage did not come up."""
+    options = _parser().parse_args()
+    if os.geteuid() != 0:
+        print("The demo needs root: it makes a memory cgroup and loads BPF programs. Run: sudo ./reflex demo")
+        return 3
+    try:
+        return asyncio.run(_once(options) if options.once else _show(options))
+    except (StageError, OSError, aiohttp.ClientError) as error:
+        print(f"The demo could not be played: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    stories = "\n".join(f"  {name:9} {_story(name).TITLE}" for name in STORIES)
+    parser = argparse.ArgumentParser(
+        prog="reflex demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Plays a story on a real Gunicorn and shows the causal chain that Reflex makes of it.",
+        epilog=f"Stories:\n{stories}\n\nExamples:\n  sudo ./reflex demo oom\n  sudo ./reflex demo kill9 --once --json",
+    )
+    parser.add_argument("story", nargs="?", choices=STORIES, help="which story; without one, all of them in turn")
+    parser.add_argument("--once", action="store_true", help="play once without a browser, check the chain, and end")
+    parser.add_argument("--json", action="store_true", help="with --once: print the chain and the verdicts as JSON")
+    return parser
+
+
+def _story(name: str) -> Any:
+    return importlib.import_module(f"demo.stories.{name}")
+
+
+async def _once(options: argparse.Namespace) -> int:
+    names = (options.story,) if options.story else STORIES
+    results = []
+    for name in names:
+        async with Stage(log=_note) as stage:
+            results.append(await _play(stage, name))
+    for result in results:
+        if not options.json:
+            _print_result(result)
+    if options.json:
+        print(json.dumps(results[0] if options.story else results, indent=2))
+    return 0 if all(result["ok"] for result in results) else 1
+
+
+async def _play(stage: Stage, name: str) -> dict[str, Any]:
+    story = _story(name)
+    _note(f"starting a real Gunicorn with {story.OPTIONS.workers} workers in a memory cgroup")
+    await stage.start_shop(story.OPTIONS)
+    _note(f"story {name}: {story.TITLE}")
+    async with Traffic(stage) as traffic:
+        root = await story.play(stage)
+        chain = await _complete_chain(stage, root["id"], story)
+    verdicts = check_chain(chain["events"], story.LINKS)
+    return {
+        "story": name,
+        "ok": all(verdict.ok for verdict in verdicts),
+        "links": [_as_dict(verdict) for verdict in verdicts],
+        "traffic": {"requests": traffic.requests, "failed": traffic.failed},
+        "chain": chain,
+    }
+
+
+async def _complete_chain(stage: Stage, root: str, story: Any) -> Any:
+    """The chain once all its links are there, or as far as it came within the time."""
+    latest: dict[str, Any] = {}
+
+    async def whole() -> bool:
+        latest.update(await stage.get(f"/v1/chain/{root}"))
+        return all(verdict.ok for verdict in check_chain(latest["events"], story.LINKS))
+
+    try:
+        await stage.until(whole, "the chain is not complete")
+    except StageError as error:
+        print(error, file=sys.stderr)
+    return latest
+
+
+async def _show(options: argparse.Namespace) -> int:
+    """Plays stories again and again with the page open, until Ctrl-C."""
+    names = (options.story,) if options.story else STORIES
+    async with Stage(log=_note) as stage:
+        story = _story("timeout")
+        await stage.start_shop(story.OPTIONS)
+        print(f"\nWatch it here (Ctrl-C ends everything):\n  {stage.url}/#token={stage.token}\n", flush=True)
+        async with Traffic(stage):
+            while True:
+                for name in names:
+                    _note(f"story {name}: {_story(name).TITLE}")
+                    await _story(name).play(stage)
+                    await asyncio.sleep(PAUSE_BETWEEN_S)
+
+
+def _as_dict(verdict: Verdict) -> dict[str, Any]:
+    return {"kind": verdict.kind, "claim": verdict.claim, "ok": verdict.ok, "found": verdict.found}
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    print(f"\nStory {result['story']}: {'every link is there' if result['ok'] else 'a link is missing'}")
+    for link in result["links"]:
+        print(f"  {'ok  ' if link['ok'] else 'MISS'} {link['kind']:18} {link['claim']}\n       {link['found']}")
+    traffic = result["traffic"]
+    print(f"  meanwhile {traffic['requests']} visits, {traffic['failed']} of them failed")
+
+
+def _note(text: str) -> None:
+    print(f"demo: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The shop of the demo: a small Flask application with two requests that go wrong.
+
+It knows nothing of Reflex. Gunicorn runs it as `app:app` with this folder as its working folder.
+"""
+
+import os
+import time
+
+from flask import Flask, Response
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+app = Flask(__name__)
+reports: list[bytes] = []
+
+time.sleep(float(os.environ.get("SHOP_IMPORT_S", "0.5")))  # what a grown-up application does while it is imported
+
+
+@app.get("/")
+def front() -> Response:
+    """The request of everyday traffic."""
+    return Response("welcome to the shop\n", mimetype="text/plain")
+
+
+@app.get("/report")
+def report() -> Response:
+    """Reads ever more into memory, as an export without paging does."""
+    pause_s = float(os.environ.get("SHOP_REPORT_PAUSE_S", "0.01"))
+    while True:
+        reports.append(os.urandom(1) * CHUNK_BYTES)
+        time.sleep(pause_s)
+
+
+@app.get("/payment")
+def payment() -> Response:
+    """Waits for a payment provider that never answers, without a timeout of its own."""
+    while True:
+        time.sleep(60)

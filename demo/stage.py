@@ -1,0 +1,233 @@
+"""The stage of a story: a server, an agent and a shop of their own, started for real and taken down again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from demo.cgroup import MemoryGroup, make_group
+
+ROOT = Path(__file__).resolve().parent.parent
+SHOP = ROOT / "demo" / "shop"
+SERVICE = "shop-web"
+HOST = "demo-host"
+POLL_S = 0.02
+READY_LINE = "reflex-server: ready on "
+
+
+class StageError(RuntimeError):
+    """A part of the stage did not come up, or an expected event did not come; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShopOptions:
+    """How the shop is run. `limit_bytes` is the limit of its memory cgroup, `timeout_s` Gunicorn's."""
+
+    workers: int = 3
+    timeout_s: int = 30
+    limit_bytes: int = 256 * 1024 * 1024
+    import_s: float = 0.5
+    report_pause_s: float = 0.01
+    extra: tuple[str, ...] = ()
+
+
+class Stage:
+    """Use as an async context manager; everything that it starts ends with it."""
+
+    def __init__(self, *, log: Callable[[str], None] = lambda text: None) -> None:
+        self._log = log
+        self._folder = tempfile.TemporaryDirectory(prefix="reflex-demo-")
+        self.folder = Path(self._folder.name)
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._groups: list[MemoryGroup] = []
+        self._session: aiohttp.ClientSession | None = None
+        self.url = ""
+        self.token = ""
+        self.agent: asyncio.subprocess.Process | None = None
+        self.server: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in reversed(self._processes):
+            await end(process)
+        for group in self._groups:
+            group.remove()
+        if self._session is not None:
+            await self._session.close()
+        self._folder.cleanup()
+
+    async def start_server(self, port: int = 0) -> None:
+        """Starts the server and waits for its ready line; on `port` again after a stop."""
+        state = self.folder / "server"
+        token_file = self.folder / "token"
+        command = ["-m", "server", "run", "--listen", f"127.0.0.1:{port}", "--state", str(state)]
+        self.server = await self._spawn("server", command + ["--first-token-file", str(token_file)])
+        ready = await self._line(self.server, READY_LINE)
+        self.url = ready.removeprefix(READY_LINE).strip()
+        self.token = token_file.read_text().strip() if not self.token else self.token
+
+    async def start_agent(self) -> None:
+        """Starts the agent and waits until the server shows it live with its probes."""
+        command = ["-m", "agent", "run", "--server-url", self.url, "--host", HOST]
+        command += ["--host-key-file", str(self._host_key), "--state-dir", str(self.folder / "agent")]
+        self.agent = await self._spawn("agent", command)
+        await self.until(self._agent_is_live, "the agent does not report to the server")
+
+    async def start_shop(self, options: ShopOptions, *, name: str = SERVICE) -> MemoryGroup:
+        """Starts the shop in a memory cgroup of its own and waits until every worker is ready on the timeline."""
+        python = demo_python()
+        group = make_group(f"reflex-{name}-{os.getpid()}", options.limit_bytes)
+        self._groups.append(group)
+        port = free_port()
+        gunicorn = [str(python), "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", str(options.workers)]
+        gunicorn += ["--timeout", str(options.timeout_s), "--name", name, *options.extra, "app:app"]
+        environment = {
+            **os.environ,
+            "SHOP_IMPORT_S": str(options.import_s),
+            "SHOP_REPORT_PAUSE_S": str(options.report_pause_s),
+        }
+        environment.pop("PYTHONPATH", None)
+        launcher = [sys.executable, str(ROOT / "demo" / "cgroup.py"), str(group.procs), *gunicorn]
+        with (self.folder / f"{name}.log").open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *launcher, cwd=SHOP, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        self._processes.append(process)
+        self.shop_url = f"http://127.0.0.1:{port}"
+        await self.until(lambda: self._all_ready(name, options.workers), f"the workers of {name} do not become ready")
+        return group
+
+    async def get(self, path: str, **params: str) -> Any:
+        """An answer of the API, as the operator gets it."""
+        session = self._client()
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with session.get(self.url + path, params=params, headers=headers) as answer:
+            answer.raise_for_status()
+            return await answer.json()
+
+    async def events(self, **filters: str) -> list[dict[str, Any]]:
+        """Events of the timeline, newest first."""
+        found: list[dict[str, Any]] = (await self.get("/v1/timeline", **filters))["events"]
+        return found
+
+    async def until(self, ask: Callable[[], Any], problem: str, *, within_s: float = 20.0) -> Any:
+        """The first true answer of the coroutine function `ask`; raises StageError when the time is up."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            answer = await ask()
+            if answer:
+                return answer
+            await asyncio.sleep(POLL_S)
+        raise StageError(f"{problem} within {within_s:g} s; the logs' last lines:\n{self.last_lines()}")
+
+    async def visit(self, path: str) -> int | None:
+        """A request to the shop; the status, or None when the connection broke."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=10)
+            async with self._client().get(self.shop_url + path, timeout=timeout) as answer:
+                await answer.read()
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+
+    def last_lines(self) -> str:
+        """The end of every part's log."""
+        parts = []
+        for log in sorted(self.folder.glob("*.log")):
+            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-12:]))
+        return "\n".join(parts)
+
+    async def _start(self) -> None:
+        self._log("starting a server with its own embedded ClickHouse")
+        self._host_key = self.folder / "host-key"
+        state = ["--state", str(self.folder / "server")]
+        add = await self._spawn(
+            "host-key", ["-m", "server", "host-key", "add", HOST, "--out", str(self._host_key), *state]
+        )
+        if await add.wait():
+            raise StageError(f"no host key could be made:\n{self.last_lines()}")
+        await self.start_server()
+        self._log("starting an agent and its BPF programs")
+        await self.start_agent()
+
+    async def _spawn(self, name: str, command: Sequence[str]) -> asyncio.subprocess.Process:
+        with (self.folder / f"{name}.log").open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                cwd=ROOT,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    async def _line(self, process: asyncio.subprocess.Process, start: str) -> str:
+        assert process.stdout is not None
+        async for raw in process.stdout:
+            line = raw.decode(errors="replace")
+            if line.startswith(start):
+                return line
+        raise StageError(f"the server ended before it was ready:\n{self.last_lines()}")
+
+    async def _agent_is_live(self) -> bool:
+        hosts = (await self.get("/v1/hosts"))["hosts"]
+        return any(host["name"] == HOST and host["state"] == "live" and host["status"].get("probes") for host in hosts)
+
+    async def _all_ready(self, name: str, workers: int) -> bool:
+        ready = await self.events(service=name, kind="worker.ready", host=HOST)
+        return len({event["worker"]["pid"] for event in ready}) >= workers
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        return self._session
+
+
+async def end(process: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> None:
+    """Asks a process to end, waits, and kills it when it does not."""
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), grace_s)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def demo_python() -> Path:
+    """The interpreter of the shop's own virtual environment, which `./reflex demo` makes."""
+    named = os.environ.get("REFLEX_DEMO_PYTHON")
+    python = Path(named) if named else ROOT / ".reflex" / "demo-venv" / "bin" / "python"
+    if not python.exists():
+        raise StageError(f"the shop's virtual environment is missing ({python}); run ./reflex setup")
+    return python
+
+
+def free_port() -> int:
+    """A TCP port that is free on the loopback address now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

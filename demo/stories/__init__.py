@@ -1,0 +1,1 @@
+"""One file a story: `NAME`, `TITLE`, `OPTIONS`, `LINKS` and `play(stage) -> root event`."""
