@@ -1,0 +1,80 @@
+"""Each way for a worker to end gets its own certificate, and only that one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agent.deaths import certify
+
+Build = Callable[..., Any]
+MASTER, WORKER, SOMEBODY = 100, 200, 900
+KERNEL = 128
+
+
+def test_an_oom_kill_needs_the_mark_and_the_signal(exit_record: Build, oom_record: Build, signal_record: Build) -> None:
+    kill = signal_record(WORKER, 9, WORKER, code=KERNEL)
+    marked = certify(exit_record(WORKER, 9), (kill,), oom_record(WORKER, WORKER), MASTER)
+    assert (marked.death, marked.severity, marked.expected) == ("kernel_oom", "critical", False)
+    assert certify(exit_record(WORKER, 0), (), oom_record(WORKER, WORKER), MASTER).death == "clean_exit"
+    assert certify(exit_record(WORKER, 9), (kill,), None, MASTER).death == "kernel_kill"
+
+
+def test_the_masters_timeout_is_an_abort_by_the_master(exit_record: Build, signal_record: Build) -> None:
+    abort = signal_record(WORKER, 6, MASTER)
+    for status in (1 << 8, 6, 0):
+        assert certify(exit_record(WORKER, status), (abort,), None, MASTER).death == "master_timeout"
+    kill = signal_record(WORKER, 9, MASTER)
+    both = certify(exit_record(WORKER, 9), (abort, kill), None, MASTER)
+    assert both.death == "master_timeout"
+    assert "SIGABRT and then SIGKILL" in both.phrase
+
+
+def test_an_abort_by_the_master_does_not_hide_a_kill_by_somebody_else(exit_record: Build, signal_record: Build) -> None:
+    signals = (signal_record(WORKER, 6, MASTER), signal_record(WORKER, 9, SOMEBODY))
+    assert certify(exit_record(WORKER, 9), signals, None, MASTER).death == "killed_by_process"
+
+
+def test_a_person_is_somebody_with_a_terminal(exit_record: Build, signal_record: Build) -> None:
+    person = signal_record(WORKER, 9, SOMEBODY, sender_tty="pts/3")
+    certificate = certify(exit_record(WORKER, 9), (person,), None, MASTER)
+    assert certificate.death == "killed_by_person"
+    assert certificate.phrase == (
+        "SIGKILL from a person at a terminal, through bash (pid 900, uid 1000, started by sshd (pid 7), "
+        "terminal pts/3); neither the kernel nor its master did it"
+    )
+    program = certify(exit_record(WORKER, 9), (signal_record(WORKER, 9, SOMEBODY),), None, MASTER)
+    assert program.death == "killed_by_process"
+
+
+def test_a_kill_that_nobody_saw_is_said_to_be_unseen(exit_record: Build) -> None:
+    assert certify(exit_record(WORKER, 9), (), None, MASTER).death == "killed_unseen"
+    assert certify(exit_record(WORKER, 15), (), None, MASTER).death == "signal_unseen"
+
+
+def test_an_ignored_signal_explains_nothing(exit_record: Build, signal_record: Build) -> None:
+    ignored = signal_record(WORKER, 15, MASTER, result=1)
+    assert certify(exit_record(WORKER, 0), (ignored,), None, MASTER).death == "clean_exit"
+
+
+def test_what_the_master_does_on_purpose_is_expected(exit_record: Build, signal_record: Build) -> None:
+    stopped = certify(exit_record(WORKER, 0), (signal_record(WORKER, 15, MASTER),), None, MASTER)
+    assert (stopped.death, stopped.expected, stopped.severity) == ("stopped_by_master", True, "info")
+    killed = certify(exit_record(WORKER, 9), (signal_record(WORKER, 9, MASTER),), None, MASTER)
+    assert (killed.death, killed.expected) == ("killed_by_master", True)
+
+
+def test_crashes_exits_and_recycling(exit_record: Build, signal_record: Build) -> None:
+    fault = signal_record(WORKER, 11, WORKER, code=1)
+    assert certify(exit_record(WORKER, 11 | 0x80), (fault,), None, MASTER).death == "crash_signal"
+    sent = signal_record(WORKER, 11, SOMEBODY, code=0)
+    assert certify(exit_record(WORKER, 11), (sent,), None, MASTER).death == "killed_by_process"
+    assert certify(exit_record(WORKER, 0), (), None, MASTER).death == "clean_exit"
+    assert certify(exit_record(WORKER, 3 << 8), (), None, MASTER).death == "boot_error"
+    assert certify(exit_record(WORKER, 4 << 8), (), None, MASTER).death == "app_load_error"
+    assert certify(exit_record(WORKER, 17 << 8), (), None, MASTER).phrase == "exit code 17: it gave up by itself"
+
+
+def test_every_certificate_has_evidence(exit_record: Build) -> None:
+    for status in (0, 1 << 8, 9, 11, 15):
+        assert certify(exit_record(WORKER, status), (), None, MASTER).evidence
