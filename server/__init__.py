@@ -1,0 +1,1 @@
+"""reflex-server: keeps one timeline of many hosts and shows it."""
