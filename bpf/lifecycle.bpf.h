@@ -24,7 +24,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	struct fork_record *record;
 	__u32 role;
 
-	if (BPF_CORE_READ(parent, tgid) == BPF_CORE_READ(child, tgid))
+	if (parent->tgid == child->tgid)
 		return 0; /* a thread */
 	known = tracked_process(parent);
 	if (!known)
@@ -36,22 +36,24 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	record = reserve(RECORD_FORK, sizeof(*record), child);
 	if (!record)
 		return 0;
-	record->parent_pid = BPF_CORE_READ(parent, tgid);
+	record->parent_pid = parent->tgid;
 	record->role = role;
 	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
 
-static __always_inline int starts_with_python(const char *name)
-{
-	return name[0] == 'p' && name[1] == 'y' &&
-	       ((name[2] == 't' && name[3] == 'h' && name[4] == 'o' && name[5] == 'n') ||
-		(name[2] == 'p' && name[3] == 'y'));
-}
+#define INTERPRETER_BYTES 6
 
-static __always_inline int starts_with_uwsgi(const char *name)
+/* Whether a binary of this name can be a service: python3.11, pypy3, uwsgi, uwsgi-core. */
+static __always_inline int is_interpreter(const unsigned char *name)
 {
-	return name[0] == 'u' && name[1] == 'w' && name[2] == 's' && name[3] == 'g' && name[4] == 'i';
+	char start[INTERPRETER_BYTES] = {};
+
+	bpf_probe_read_kernel(start, sizeof(start), name);
+	if (start[0] == 'p' && start[1] == 'y')
+		return (start[2] == 't' && start[3] == 'h' && start[4] == 'o' && start[5] == 'n') ||
+		       (start[2] == 'p' && start[3] == 'y');
+	return start[0] == 'u' && start[1] == 'w' && start[2] == 's' && start[3] == 'g' && start[4] == 'i';
 }
 
 /* What an exec makes of a process: an interpreter may become a service, whatever it was before. */
@@ -69,15 +71,14 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 {
 	struct tracked *known = tracked_process(task);
 	__u32 before = known ? known->role : ROLE_NONE;
-	char exe[NAME_BYTES] = {};
+	const unsigned char *exe = program->file->f_path.dentry->d_name.name;
+	__u32 after = role_after_exec(before, is_interpreter(exe));
 	struct exec_record *record;
-	__u32 pid, after;
+	__u32 pid;
 
-	bpf_probe_read_kernel_str(exe, sizeof(exe), BPF_CORE_READ(program, file, f_path.dentry, d_name.name));
-	after = role_after_exec(before, starts_with_python(exe) || starts_with_uwsgi(exe));
 	if (after == ROLE_NONE) {
 		if (known) {
-			pid = BPF_CORE_READ(task, tgid);
+			pid = task->tgid;
 			bpf_map_delete_elem(&tracked, &pid);
 		}
 		return 0;
@@ -89,12 +90,12 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	record = reserve(RECORD_EXEC, sizeof(*record), task);
 	if (!record)
 		return 0;
-	record->parent_pid = BPF_CORE_READ(task, real_parent, tgid);
-	record->uid = BPF_CORE_READ(task, cred, uid.val);
+	record->parent_pid = task->real_parent->tgid;
+	record->uid = task->cred->uid.val;
 	record->role_before = before;
 	record->role = after;
 	BPF_CORE_READ_STR_INTO(&record->comm, task, comm);
-	__builtin_memcpy(record->exe, exe, sizeof(exe));
+	bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe);
 	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
@@ -102,9 +103,9 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 /* What wait(2) tells the parent. A group exit decides for all threads; else the leader's own code counts. */
 static __always_inline __u32 wait_status(struct task_struct *task)
 {
-	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
-		return BPF_CORE_READ(task, signal, group_exit_code);
-	return BPF_CORE_READ(task, group_leader, exit_code);
+	if (task->signal->flags & SIGNAL_GROUP_EXIT)
+		return task->signal->group_exit_code;
+	return task->group_leader->exit_code;
 }
 
 /* The tracepoint fires for every thread. The process is over when no thread is live; two threads that end
@@ -116,21 +117,21 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct exit_record *record;
 	__u32 pid, role;
 
-	if (!known || BPF_CORE_READ(task, signal, live.counter) > 0)
+	if (!known || task->signal->live.counter > 0)
 		return 0;
 	role = known->role;
-	pid = BPF_CORE_READ(task, tgid);
+	pid = task->tgid;
 	if (bpf_map_delete_elem(&tracked, &pid) || role == ROLE_HELPER)
 		return 0;
 	record = reserve(RECORD_EXIT, sizeof(*record), task);
 	if (!record)
 		return 0;
-	record->cpu_ns = BPF_CORE_READ(task, se.sum_exec_runtime) + BPF_CORE_READ(task, signal, sum_sched_runtime);
-	record->peak_rss_bytes = BPF_CORE_READ(task, signal, maxrss) * PAGE_BYTES;
-	record->parent_pid = BPF_CORE_READ(task, real_parent, tgid);
+	record->cpu_ns = task->se.sum_exec_runtime + task->signal->sum_sched_runtime;
+	record->peak_rss_bytes = task->signal->maxrss * PAGE_BYTES;
+	record->parent_pid = task->real_parent->tgid;
 	record->wait_status = wait_status(task);
 	record->role = role;
-	record->uid = BPF_CORE_READ(task, cred, uid.val);
+	record->uid = task->cred->uid.val;
 	BPF_CORE_READ_STR_INTO(&record->comm, task, group_leader, comm);
 	bpf_ringbuf_submit(record, 0);
 	return 0;

@@ -10,9 +10,7 @@
 /* TCP counts waiting connections in sk_ack_backlog; unix sockets leave that at 0 and queue one buffer each. */
 static __always_inline __u32 queue_depth(const struct sock *sk)
 {
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX)
-		return BPF_CORE_READ(sk, sk_receive_queue.qlen);
-	return BPF_CORE_READ(sk, sk_ack_backlog);
+	return sk->__sk_common.skc_family == AF_UNIX ? sk->sk_receive_queue.qlen : sk->sk_ack_backlog;
 }
 
 /* Fires for every socket that gets data; a listener fires right after a connection was queued. */
@@ -24,9 +22,9 @@ int BPF_PROG(on_data_ready, const struct sock *sk)
 	__u64 inode, second;
 	__u32 depth;
 
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+	if (sk->__sk_common.skc_state != TCP_LISTEN || !sk->sk_socket)
 		return 0;
-	inode = BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+	inode = sk->sk_socket->file->f_inode->i_ino;
 	known = bpf_map_lookup_elem(&listeners, &inode);
 	if (!known)
 		return 0;
@@ -39,7 +37,7 @@ int BPF_PROG(on_data_ready, const struct sock *sk)
 	depth = queue_depth(sk);
 	if (depth > peak->depth)
 		peak->depth = depth;
-	peak->limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
+	peak->limit = sk->sk_max_ack_backlog;
 	__sync_fetch_and_add(&peak->wakeups, 1);
 	return 0;
 }

@@ -22,6 +22,7 @@ static __always_inline int code_of(const struct kernel_siginfo *info)
 	return BPF_CORE_READ(info, si_code);
 }
 
+/* The tracepoint's arguments by their places: typed ones would refuse the pointers that are none. */
 SEC("tp_btf/signal_generate")
 int on_signal(unsigned long long *context)
 {

@@ -1,0 +1,51 @@
+"""From the kernel's kill to a row that the API answers with, over real OOM kills of real Gunicorn workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from benchmarks.report import spread
+from demo.stage import SERVICE, ShopOptions, Stage
+
+TITLE = "kernel kill -> row queryable through the API"
+KILLS = 50
+ASK_EVERY_S = 0.002
+MIB = 1024 * 1024
+
+
+async def measure(*, quick: bool) -> dict[str, Any]:
+    """Times of every kill, in ms. `quick` makes a tenth of the kills, to see that the measurement works."""
+    kills = KILLS // 10 if quick else KILLS
+    options = ShopOptions(workers=2, limit_bytes=128 * MIB, import_s=0, report_pause_s=0)
+    times_ms: list[float] = []
+    async with Stage() as stage:
+        await stage.start_shop(options)
+        seen = 0
+        while len(times_ms) < kills:
+            request = asyncio.create_task(stage.visit("/report"))
+            event, seen_us = await _next_kill(stage, seen)
+            times_ms.append((seen_us - event["ts_us"]) / 1000)
+            seen += 1
+            await request
+            await _all_ready_again(stage, options.workers, seen)
+    return spread(times_ms)
+
+
+async def _next_kill(stage: Stage, seen: int) -> tuple[dict[str, Any], int]:
+    """Asks again and again until the timeline has one kill more; the kill, and when it was answered."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = await stage.events(kind="worker.oom_killed", service=SERVICE, limit="500")
+        if len(found) > seen:
+            return found[0], time.time_ns() // 1000
+        await asyncio.sleep(ASK_EVERY_S)
+    raise TimeoutError(f"no kill came onto the timeline within 30 s:\n{stage.last_lines()}")
+
+
+async def _all_ready_again(stage: Stage, workers: int, replaced: int) -> None:
+    async def ready() -> bool:
+        return len(await stage.events(kind="worker.ready", service=SERVICE, limit="500")) >= workers + replaced
+
+    await stage.until(ready, "the replacement does not become ready")
