@@ -16,6 +16,9 @@ DATABASE = "reflex"
 READ_TIMEOUT_S = 10
 REMOTE_READERS = 8
 
+_INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+"""A host with a wrong clock may spread one batch over many months; its events are taken all the same."""
+
 Row = tuple[Any, ...]
 
 
@@ -32,7 +35,9 @@ class Client(Protocol):
 
     async def command(self, cmd: str) -> object: ...
 
-    async def insert(self, table: str, data: Sequence[Sequence[Any]], *, column_names: Sequence[str]) -> object: ...
+    async def insert(
+        self, table: str, data: Sequence[Sequence[Any]], *, column_names: Sequence[str], settings: dict[str, Any]
+    ) -> object: ...
 
     async def close(self) -> None: ...
 
@@ -61,7 +66,7 @@ class Database:
     async def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Adds the rows; when this returns they can be queried. Raises StoreError."""
         try:
-            await self.writer.insert(table, rows, column_names=columns)
+            await self.writer.insert(table, rows, column_names=columns, settings=_INSERT_SETTINGS)
         except _failures() as error:
             raise StoreError(f"insert of {len(rows)} rows into {table} failed: {_brief(error)}") from error
 
