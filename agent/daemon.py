@@ -13,12 +13,13 @@ from typing import Any
 from agent import __version__
 from agent.budget import Cost, CostMeter
 from agent.clock import Clock
+from agent.ids import new_event_id
 from agent.kernel.ladder import Probe
 from agent.kernel.records import Record
 from agent.kernel.source import KernelSource, open_kernel
 from agent.link import Link
 from agent.procfs import ProcFs
-from agent.reporter import Reporter, new_event_id
+from agent.reporter import Reporter
 from agent.rollup import Rollup, Service
 from agent.settings import Settings
 from agent.spool import Spool

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterable
 
 import orjson
 
 from agent.clock import Clock
+from agent.ids import new_event_id
 from agent.spool import Spool
-from agent.wire import Event, Evidence, Sample, Scalar, Severity, event_to_json, sample_to_json, uuid7
+from agent.wire import Event, Evidence, Sample, Scalar, Severity, event_to_json, sample_to_json
 
 log = logging.getLogger(__name__)
-
-
-def new_event_id(ts_us: int) -> str:
-    """A fresh id for an event of that time."""
-    return uuid7(ts_us, secrets.randbits(62))
 
 
 class Reporter:

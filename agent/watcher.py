@@ -1,4 +1,4 @@
-"""Follows services: turns kernel records and looks into /proc into calls of the rollup, and steers the kernel's filter."""
+"""Follows services: kernel records and looks into /proc become calls of the rollup; steers the kernel's filter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.workers import gunicorn
 MAX_CANDIDATES = 4096
 CANDIDATE_AGE_US = 60_000_000
 CANDIDATE_FORKS = 3
-"""A Python program that is not Gunicorn by its command line may embed it; it shows by its first forks, or it does not."""
+"""A Python program that is not Gunicorn by its command line may embed it; its first forks show whether it does."""
 
 _ANCESTORS = 16
 

@@ -40,7 +40,7 @@ KINDS: Mapping[str, str] = {
     "worker.stuck": "A worker stopped beating and its master lost patience.",
     "worker.leaking": "A worker's memory grows steadily towards its limit.",
     "worker.boot_hung": "A worker was started and does not become ready.",
-    "process.oom_killed": "The kernel's OOM killer chose a process that is not a worker: a master, a helper or a stranger.",
+    "process.oom_killed": "The kernel's OOM killer chose a process that is no worker: a master, a helper, a stranger.",
     "queue.saturated": "A listener's accept queue is full: new connections are refused or dropped.",
     "queue.recovered": "A listener's accept queue has room again.",
     "celery.backlog": "A Celery queue grows faster than it is consumed.",

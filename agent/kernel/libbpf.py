@@ -1,6 +1,6 @@
 """libbpf through ctypes: open a prebuilt object, load it, attach programs, read maps and the ring buffer.
 
-Errors: LibbpfMissing when the library is not installed, BpfError for everything that libbpf refuses.
+Errors: LibbpfMissingError when the library is not installed, BpfError for everything that libbpf refuses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class BpfError(OSError):
     """libbpf or the kernel refused; the text says what, and with which error."""
 
 
-class LibbpfMissing(BpfError):
+class LibbpfMissingError(BpfError):
     """libbpf.so.1 cannot be loaded."""
 
 
@@ -69,7 +69,7 @@ class Libbpf:
         try:
             self.c = ctypes.CDLL("libbpf.so.1", use_errno=True)
         except OSError as error:
-            raise LibbpfMissing(f"libbpf.so.1 cannot be loaded ({error}); install the package libbpf1") from None
+            raise LibbpfMissingError(f"libbpf.so.1 cannot be loaded ({error}); install the package libbpf1") from None
         self._libc = ctypes.CDLL(None)
         _prototypes(self.c)
         self.messages: list[str] = []

@@ -1,0 +1,187 @@
+"""Real Gunicorns under a real watcher: found before and after the agent's start, with and without setproctitle."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.clock import Clock
+from agent.ids import new_event_id
+from agent.procfs import ProcFs
+from agent.rollup import Rollup
+from agent.watcher import Watcher
+from agent.wire import Event
+from demo.stage import StageError, demo_python, free_port
+
+WAIT_S = 20.0
+LOOK_EVERY_S = 0.02
+APP = """
+import os, time
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+
+
+class Host:
+    """A watcher of this machine, pumped by hand; only services named `service` are listened to."""
+
+    def __init__(self, source: Any, service: str) -> None:
+        self._source = source
+        self._service = service
+        self.rollup = Rollup(new_event_id)
+        self.watcher = Watcher(ProcFs(Path("/proc")), self.rollup, Clock(), source)
+        self.events: list[Event] = []
+        self._fd = source.start(lambda record: self._keep(self.watcher.on_record(record)))
+
+    def _keep(self, events: list[Event]) -> None:
+        self.events += [event for event in events if event.service and event.service.startswith(self._service)]
+
+    def scan(self) -> None:
+        """What the agent does at its start."""
+        self._keep(self.watcher.scan())
+
+    def until(self, enough: Callable[[list[Event]], bool]) -> list[Event]:
+        """The events so far once `enough` says so."""
+        deadline = time.monotonic() + WAIT_S
+        while not enough(self.events):
+            assert time.monotonic() < deadline, [event.text for event in self.events]
+            select.select([self._fd], [], [], LOOK_EVERY_S)
+            self._source.read()
+            self._keep(self.watcher.look_for_ready())
+        return self.events
+
+
+@pytest.fixture
+def python() -> Path:
+    try:
+        return demo_python()
+    except StageError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def gunicorn(python: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a Gunicorn of `module` in a folder of its own; `titles=False` hides setproctitle from it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *extra: str, titles: bool = True, module: bool = True) -> subprocess.Popen[bytes]:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "app.py").write_text(APP)
+        if not titles:
+            (folder / "setproctitle.py").write_text("raise ImportError('hidden by the test')")
+        how = ["-m", "gunicorn"] if module else [str(python.with_name("gunicorn"))]
+        command = [str(python), *how, "-b", f"127.0.0.1:{free_port()}", *extra, "app:app"]
+        log = (folder / "log").open("wb")
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait()
+
+
+def _count(events: list[Event], kind: str) -> int:
+    return sum(event.kind == kind for event in events)
+
+
+@pytest.mark.parametrize("titles", [True, False])
+@pytest.mark.parametrize("module", [True, False])
+def test_a_service_that_starts_later(ear: Any, gunicorn: Any, titles: bool, module: bool) -> None:
+    host = Host(ear.source, "later")
+    host.scan()
+    master = gunicorn("later", "-w", "3", titles=titles, module=module)
+    events = host.until(lambda events: _count(events, "worker.ready") == 3)
+    (up,) = [event for event in events if event.kind == "service.started"]
+    assert up.service == "later/app:app"
+    assert up.attrs["master_pid"] == master.pid
+    started = [event for event in events if event.kind == "worker.started"]
+    assert {event.worker.slot for event in started if event.worker} == {0, 1, 2}
+    assert {event.cause for event in started} == {up.id}
+    assert {e.cause for e in events if e.kind == "worker.ready"} == {e.id for e in started}
+
+
+@pytest.mark.parametrize("titles", [True, False])
+def test_services_that_ran_before(ear: Any, gunicorn: Any, python: Path, titles: bool) -> None:
+    first = gunicorn("before-one", "-w", "2", titles=titles)
+    second = gunicorn("before-two", "-w", "1", "--preload", titles=titles)
+    procfs = ProcFs(Path("/proc"))
+    deadline = time.monotonic() + WAIT_S
+    while len(procfs.children(first.pid)) < 2 or len(procfs.children(second.pid)) < 1:
+        assert time.monotonic() < deadline
+        time.sleep(LOOK_EVERY_S)
+    host = Host(ear.source, "before")
+    host.scan()
+    found = {event.attrs["master_pid"] for event in host.events if event.kind == "service.found"}
+    assert found == {first.pid, second.pid}
+    assert len({event.service for event in host.events}) == 2
+    assert len(host.rollup.services[first.pid].workers) == 2
+    victim = min(host.rollup.services[first.pid].workers)
+    os.kill(victim, signal.SIGKILL)
+    events = host.until(lambda events: _count(events, "worker.ready") == 1)
+    died, born, ready = events[-3:]
+    assert (died.kind, born.kind, ready.kind) == ("worker.exited", "worker.started", "worker.ready")
+    assert (born.cause, ready.cause) == (died.id, born.id)
+    assert died.worker is not None
+    assert born.worker is not None
+    assert (died.worker.slot, died.worker.pid) == (born.worker.slot, victim)
+
+
+def test_a_reload_and_a_stop_are_explained(ear: Any, gunicorn: Any) -> None:
+    host = Host(ear.source, "reload")
+    master = gunicorn("reload", "-w", "2")
+    host.until(lambda events: _count(events, "worker.ready") == 2)
+    os.kill(master.pid, signal.SIGHUP)
+    events = host.until(lambda events: _count(events, "worker.ready") == 4 and _count(events, "worker.exited") == 2)
+    (hup,) = [event for event in events if event.kind == "service.signalled"]
+    assert f"pid {os.getpid()}" in hup.text
+    assert {event.cause for event in events if event.kind == "worker.exited"} == {hup.id}
+    assert {event.attrs["death"] for event in events if event.kind == "worker.exited"} == {"stopped_by_master"}
+    master.terminate()
+    events = host.until(lambda events: _count(events, "service.stopped") == 1)
+    assert events[-1].attrs["death"] == "clean_exit" or events[-1].attrs["death"] == "stopped_by_process"
+    assert host.rollup.services == {} or master.pid not in host.rollup.services
+
+
+def test_a_daemon_is_followed_through_its_forks(ear: Any, gunicorn: Any, tmp_path: Path) -> None:
+    host = Host(ear.source, "daemon")
+    pidfile = tmp_path / "daemon.pid"
+    gunicorn("daemon", "-w", "1", "--daemon", "--pid", str(pidfile))
+    host.until(lambda events: _count(events, "worker.ready") == 1)
+    master_pid = int(pidfile.read_text())
+    assert list(host.rollup.services) == [master_pid]
+    os.kill(master_pid, signal.SIGTERM)
+    host.until(lambda events: _count(events, "service.stopped") == 1)
+
+
+def test_a_command_that_fails_before_its_first_worker(ear: Any, gunicorn: Any) -> None:
+    host = Host(ear.source, "wrong")
+    gunicorn("wrong", "--no-such-option", "-w", "1")
+    (event,) = host.until(lambda events: _count(events, "service.stopped") == 1)
+    assert "did not start" in event.text
+    assert event.severity == "critical"
+
+
+def test_recycling_is_no_alarm(ear: Any, gunicorn: Any) -> None:
+    """Workers that end after their last allowed request are recycled, and told so."""
+    host = Host(ear.source, "recycle")
+    gunicorn("recycle", "-w", "1", "--max-requests", "1")
+    events = host.until(lambda events: _count(events, "worker.ready") == 1)
+    listener = next(iter(host.rollup.services.values())).listeners[0]
+    urllib.request.urlopen(f"http://{listener.address.removeprefix('tcp ')}/").read()
+    events = host.until(lambda events: _count(events, "worker.ready") == 2)
+    (exited,) = [event for event in events if event.kind == "worker.exited"]
+    assert (exited.attrs["death"], exited.severity) == ("clean_exit", "info")
