@@ -17,12 +17,12 @@ from agent.ids import new_event_id
 from agent.kernel.ladder import Probe
 from agent.kernel.records import Record
 from agent.kernel.source import KernelSource, open_kernel
-from agent.link import Link
+from agent.link import Link, LinkError
 from agent.procfs import ProcFs
 from agent.reporter import Reporter
 from agent.rollup import Rollup, Service
-from agent.settings import Settings
-from agent.spool import Spool
+from agent.settings import Settings, SettingsError
+from agent.spool import Spool, SpoolError
 from agent.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -37,16 +37,32 @@ STOP_GRACE_S = 3.0
 LIFECYCLE = ("fork", "exec", "exit")
 
 
+class DaemonError(RuntimeError):
+    """The agent cannot run; the text says why and what to do."""
+
+
 class Daemon:
     """One running agent. `run` returns after SIGTERM or SIGINT, with everything sent that can be sent."""
 
     def __init__(self, settings: Settings) -> None:
+        """Opens the spool; raises DaemonError when that, the host key or the server's address cannot be used."""
         self._settings = settings
         self._clock = Clock()
         self._started_us = self._clock.now_us()
-        self._spool = Spool.open(settings.state_dir / "spool", settings.spool_max_bytes)
+        try:
+            host_key = settings.read_host_key()
+            self._spool = Spool.open(settings.state_dir / "spool", settings.spool_max_bytes)
+            self._link = Link(
+                settings.server_url,
+                host_key,
+                self._spool,
+                self.status,
+                rejected_file=settings.state_dir / "rejected.jsonl",
+                allow_plain_http=settings.allow_plain_http,
+            )
+        except (SettingsError, SpoolError, LinkError) as error:
+            raise DaemonError(str(error)) from None
         self._reporter = Reporter(self._spool, self._clock)
-        self._link = Link(settings, self._spool, self.status)
         self._procfs = ProcFs(settings.proc_root)
         self._rollup = Rollup(new_event_id)
         self._meter = CostMeter(self._procfs, os.getpid(), self._clock.monotonic_ns())
@@ -159,6 +175,7 @@ class Daemon:
             ticks += 1
             self._clock.refresh()
             self._watch(self._watcher.tick)
+            await self._spool.sync()
             self._report_drops()
             self._report_losses()
             self._sample_queues()

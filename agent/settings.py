@@ -1,0 +1,166 @@
+"""The agent's settings: defaults, then the TOML file, then REFLEXD_* of the environment, then the command line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import socket
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+DEFAULT_FILE = Path("/etc/reflex/reflexd.toml")
+ENVIRONMENT_PREFIX = "REFLEXD_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text says which, where it stands, and what was meant."""
+
+
+def _doc(text: str) -> dict[str, str]:
+    return {"doc": text}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    server_url: str = field(
+        default="http://127.0.0.1:8765", metadata=_doc("Address of reflex-server: https://…, http://… or unix:/path.")
+    )
+    host_key_file: Path = field(
+        default=Path("/etc/reflex/host-key"), metadata=_doc("File with this host's key, readable by its owner only.")
+    )
+    host: str = field(default_factory=socket.gethostname, metadata=_doc("Name of this host in the agent's sentences."))
+    state_dir: Path = field(
+        default=Path("/var/lib/reflex/agent"), metadata=_doc("Folder of the spool and other state of the agent.")
+    )
+    spool_max_bytes: int = field(
+        default=256 * 1024 * 1024,
+        metadata=_doc("Size of the spool, in bytes, beyond which the oldest samples go first."),
+    )
+    log_level: str = field(default="info", metadata=_doc("One of debug, info, warning, error."))
+    proc_root: Path = field(default=Path("/proc"), metadata=_doc("Where the proc file system is mounted."))
+    bpf_object: Path = field(
+        default=Path(__file__).parent / "kernel" / "reflex.bpf.o", metadata=_doc("The compiled BPF programs.")
+    )
+    allow_plain_http: bool = field(
+        default=False,
+        metadata=_doc("Send the host key over unencrypted http to another machine; only in a trusted net."),
+    )
+
+    def read_host_key(self) -> str:
+        """The key itself; raises SettingsError when the file is missing, empty or readable by others."""
+        try:
+            mode = self.host_key_file.stat().st_mode
+            key = self.host_key_file.read_text().strip()
+        except OSError as error:
+            raise SettingsError(
+                f"the host key {self.host_key_file} cannot be read ({error.strerror}); "
+                f"make one with: reflex-server host-key add {self.host} --out {self.host_key_file}"
+            ) from None
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise SettingsError(
+                f"the host key {self.host_key_file} can be read by others; run: chmod 600 {self.host_key_file}"
+            )
+        if not key:
+            raise SettingsError(f"the host key {self.host_key_file} is empty")
+        return key
+
+
+SETTINGS_DOC: Mapping[str, str] = {one.name: one.metadata["doc"] for one in fields(Settings)}
+"""What each setting is for, in one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config` and one option for each setting."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"the TOML file (default: {DEFAULT_FILE}, if it is there)"
+    )
+    for name, doc in SETTINGS_DOC.items():
+        parser.add_argument(_option(name), metavar=name.rpartition("_")[2].upper(), help=doc)
+
+
+def load_settings(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this run; raises SettingsError."""
+    values: dict[str, Any] = {}
+    for name, raw, where in (*_from_file(options.config), *_from_environment(environment), *_from_options(options)):
+        values[name] = _convert(name, raw, where)
+    return Settings(**values)
+
+
+def _from_file(named: Path | None) -> list[tuple[str, object, str]]:
+    path = named or DEFAULT_FILE
+    if named is None and not path.exists():
+        return []
+    try:
+        text = path.read_text()
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
+    return [(name, value, f"{path}, line {_line_of(text, name)}") for name, value in table.items()]
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, object, str]]:
+    names = [name for name in environment if name.startswith(ENVIRONMENT_PREFIX)]
+    return [
+        (name.removeprefix(ENVIRONMENT_PREFIX).lower(), environment[name], f"environment, {name}") for name in names
+    ]
+
+
+def _from_options(options: argparse.Namespace) -> list[tuple[str, object, str]]:
+    given = {name: getattr(options, name, None) for name in SETTINGS_DOC}
+    return [(name, value, f"command line, {_option(name)}") for name, value in given.items() if value is not None]
+
+
+def _convert(name: str, raw: object, where: str) -> Any:
+    known: dict[str, Field[Any]] = {one.name: one for one in fields(Settings)}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f"; did you mean {close[0]}?" if close else f"; the settings are {', '.join(known)}"
+        raise SettingsError(f"{where}: there is no setting {name}{meant}")
+    kind = str(known[name].type)
+    if kind == "bool":
+        return _boolean(name, raw, where)
+    if kind == "int":
+        return _whole(name, raw, where)
+    if not isinstance(raw, str) or not raw:
+        raise SettingsError(f"{where}: {name} must be a non-empty string, not {raw!r}")
+    if name == "log_level" and raw not in LOG_LEVELS:
+        raise SettingsError(f"{where}: log_level must be one of {', '.join(LOG_LEVELS)}, not {raw!r}")
+    return Path(raw) if kind == "Path" else raw
+
+
+def _boolean(name: str, raw: object, where: str) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in (*_TRUE, *_FALSE):
+        return raw.lower() in _TRUE
+    raise SettingsError(f"{where}: {name} must be true or false, not {raw!r}")
+
+
+def _whole(name: str, raw: object, where: str) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0:
+        return raw
+    if isinstance(raw, str) and raw.isdigit() and int(raw) > 0:
+        return int(raw)
+    raise SettingsError(f"{where}: {name} must be a whole number above 0, not {raw!r}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _line_of(text: str, name: str) -> int:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.split("=", 1)[0].strip().strip('"') == name:
+            return number
+    return 1

@@ -1,0 +1,150 @@
+"""The spool of one agent: a log of events and a log of samples under one cap, locked against a second agent."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from agent.spool.log import Drop, Log
+
+
+class SpoolError(OSError):
+    """The spool's folder cannot be used; the text says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolBatch:
+    """Records that wait to be sent, with their numbers, oldest first."""
+
+    events: tuple[tuple[int, bytes], ...]
+    samples: tuple[tuple[int, bytes], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.samples)
+
+
+class Spool:
+    """`append_*` keeps a record, `next_batch` hands out the oldest ones again and again until `ack` forgets them.
+
+    Over `cap_bytes` the oldest samples are given up first; events only when there are no samples left.
+    """
+
+    def __init__(self, ident: str, events: Log, samples: Log, cap_bytes: int, lock: int) -> None:
+        self.id = ident
+        self._events = events
+        self._samples = samples
+        self._cap_bytes = cap_bytes
+        self._lock = lock
+        self._on_event: Callable[[], None] = lambda: None
+        self._on_sample: Callable[[], None] = lambda: None
+
+    @classmethod
+    def open(cls, folder: Path, cap_bytes: int) -> Spool:
+        """Opens or makes the spool in `folder`; raises SpoolError."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock(folder)
+            events, samples = Log(folder / "events", "events"), Log(folder / "samples", "samples")
+            is_new = events.next_seq == samples.next_seq == 1
+            return cls(_ident(folder / "id", is_new=is_new), events, samples, cap_bytes, lock)
+        except BlockingIOError:
+            raise SpoolError(f"the spool {folder} is in use by another agent; stop that one first") from None
+        except OSError as error:
+            raise SpoolError(f"the spool {folder} cannot be used: {error}; free the disk or set state_dir") from None
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes on the disk, and so an upper bound of what waits."""
+        return self._events.bytes_on_disk + self._samples.bytes_on_disk
+
+    @property
+    def pending_events(self) -> int:
+        """Events that the server has not acknowledged."""
+        return self._events.pending
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits to be sent."""
+        return bool(self._events.pending or self._samples.pending)
+
+    def wake(self, *, on_event: Callable[[], None], on_sample: Callable[[], None]) -> None:
+        """Calls these after every append."""
+        self._on_event, self._on_sample = on_event, on_sample
+
+    def append_event(self, payload: bytes) -> int:
+        """Keeps an event; its number."""
+        seq = self._events.append(payload)
+        self._keep_cap()
+        self._on_event()
+        return seq
+
+    def append_sample(self, payload: bytes) -> int:
+        """Keeps a sample; its number."""
+        seq = self._samples.append(payload)
+        self._keep_cap()
+        self._on_sample()
+        return seq
+
+    def next_batch(self, max_records: int, max_bytes: int) -> SpoolBatch:
+        """The oldest records, events before samples. The same ones again until they are acknowledged."""
+        events = self._events.read(max_records, max_bytes) if self._events.pending else []
+        left_records = max_records - len(events)
+        left_bytes = max_bytes - sum(len(payload) for _, payload in events)
+        samples = []
+        if self._samples.pending and left_records > 0 and left_bytes > 0:
+            samples = self._samples.read(left_records, left_bytes)
+        return SpoolBatch(tuple(events), tuple(samples))
+
+    def ack(self, *, events: int | None, samples: int | None) -> None:
+        """Forgets everything up to these numbers."""
+        if events is not None:
+            self._events.ack(events)
+        if samples is not None:
+            self._samples.ack(samples)
+
+    def take_drops(self) -> list[Drop]:
+        """What was given up since the last call."""
+        return [*self._events.take_drops(), *self._samples.take_drops()]
+
+    async def sync(self) -> None:
+        """Asks the disk to keep the events that were written, off the event loop."""
+        await asyncio.to_thread(self._events.sync)
+
+    def close(self) -> None:
+        """Closes the files and frees the lock."""
+        self._events.close()
+        self._samples.close()
+        os.close(self._lock)
+
+    def _keep_cap(self) -> None:
+        while self.pending_bytes > self._cap_bytes:
+            reason = f"the spool reached its cap of {self._cap_bytes // (1024 * 1024)} MiB"
+            if not self._samples.drop_oldest(reason) and not self._events.drop_oldest(reason):
+                return
+
+
+def _lock(folder: Path) -> int:
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _ident(path: Path, *, is_new: bool) -> str:
+    """The spool's name for the server. Numbers begin anew only under a new name."""
+    try:
+        if not is_new:
+            return str(UUID(path.read_text().strip()))
+    except (FileNotFoundError, ValueError):
+        pass
+    ident = str(uuid4())
+    path.write_text(ident)
+    return ident
