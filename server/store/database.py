@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -28,6 +28,12 @@ class QueryAnswer(Protocol):
     result_rows: Sequence[Row]
 
 
+class InsertContext(Protocol):
+    """What clickhouse-connect knows of a table's columns; making it costs a query, so it is kept."""
+
+    data: Any
+
+
 class Client(Protocol):
     """The part of clickhouse-connect's async client that is used; chdb's client has it too."""
 
@@ -35,9 +41,11 @@ class Client(Protocol):
 
     async def command(self, cmd: str) -> object: ...
 
-    async def insert(
-        self, table: str, data: Sequence[Sequence[Any]], *, column_names: Sequence[str], settings: dict[str, Any]
-    ) -> object: ...
+    async def create_insert_context(
+        self, table: str, column_names: Sequence[str], *, settings: dict[str, Any]
+    ) -> InsertContext: ...
+
+    async def data_insert(self, context: InsertContext) -> object: ...
 
     async def close(self) -> None: ...
 
@@ -53,6 +61,8 @@ class Database:
     writer: Client
     reader: Client
     reading: asyncio.Semaphore
+    inserting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    contexts: dict[str, InsertContext] = field(default_factory=dict)
 
     async def ask(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """Rows of a question that somebody asks; ends after READ_TIMEOUT_S. Raises StoreError."""
@@ -66,7 +76,13 @@ class Database:
     async def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Adds the rows; when this returns they can be queried. Raises StoreError."""
         try:
-            await self.writer.insert(table, rows, column_names=columns, settings=_INSERT_SETTINGS)
+            async with self.inserting:
+                context = self.contexts.get(table)
+                if context is None:
+                    context = await self.writer.create_insert_context(table, columns, settings=_INSERT_SETTINGS)
+                    self.contexts[table] = context
+                context.data = rows
+                await self.writer.data_insert(context)
         except _failures() as error:
             raise StoreError(f"insert of {len(rows)} rows into {table} failed: {_brief(error)}") from error
 

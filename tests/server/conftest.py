@@ -19,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import orjson
 import pytest
 
 from agent.wire import uuid7
@@ -139,9 +140,9 @@ class FakeAgent:
         return [{"seq": first + index, "event": event} for index, event in enumerate(events)]
 
     async def post(self, body: Any, **headers: str) -> tuple[int, Any]:
-        sent = {"data": body} if isinstance(body, bytes) else {"json": body}
-        sent["headers"] = {"Authorization": f"Bearer {self.key}", **headers}
-        async with self.http.post(self.base + "/v1/ingest", **sent) as answer:
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", **headers}
+        async with self.http.post(self.base + "/v1/ingest", data=data, headers=headers) as answer:
             return answer.status, await answer.json()
 
     def batch(self, records: Sequence[Mapping[str, Any]] = (), **other: Any) -> dict[str, Any]:
@@ -184,9 +185,12 @@ def page_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, page_dir: Path) -> Iterator[ServerProcess]:
-    """The shared server."""
+    """The shared server; with REFLEX_TEST_CLICKHOUSE set to a URL, on that ClickHouse instead of the embedded one."""
     state = tmp_path_factory.mktemp("shared") / "state"
-    process = ServerProcess(state, "--silent-after-s", "3600", "--page-dir", str(page_dir))
+    options = ["--silent-after-s", "3600", "--page-dir", str(page_dir)]
+    if clickhouse := os.environ.get("REFLEX_TEST_CLICKHOUSE"):
+        options += ["--clickhouse", clickhouse]
+    process = ServerProcess(state, *options)
     process.start()
     yield process
     assert process.stop() == 0, process.log()

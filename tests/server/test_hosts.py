@@ -58,15 +58,15 @@ async def test_silence_is_told_once_and_so_is_the_return(own_server: Any, connec
 
 async def test_a_restart_is_no_silence_of_the_hosts(own_server: Any, connect: Any) -> None:
     """The server is away for longer than the limit; hosts get the whole limit again after its return."""
-    server = own_server("--silent-after-s", "2")
+    server = own_server("--silent-after-s", "1.5")
     api, agent = connect(server, "web-1")
     await agent.post(agent.batch())
     assert server.stop() == 0
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(1.7)
     server.start()
     api.base = agent.base = server.base
     assert (await hosts_of(api))["web-1"]["state"] == "live"
-    for _ in range(10):
+    for _ in range(6):
         await agent.post(agent.batch())
         await asyncio.sleep(0.3)
     assert await api.ids(kind="agent.silent") == []

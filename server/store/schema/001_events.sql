@@ -2,7 +2,7 @@
 CREATE TABLE IF NOT EXISTS events $on_cluster
 (
     ts DateTime64(6, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
-    arrival UInt64 CODEC(DoubleDelta, ZSTD(1)) COMMENT 'Order in which rows became visible; near microseconds since 1970',
+    arrival UInt64 COMMENT 'Order in which rows became visible; near microseconds since 1970' CODEC(DoubleDelta, ZSTD(1)),
     id UUID,
     cause Nullable(UUID),
     host LowCardinality(String),
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS events $on_cluster
     INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_cause cause TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_arrival arrival TYPE minmax GRANULARITY 1,
-    PROJECTION by_kind (SELECT kind, host, ts, _part_offset ORDER BY kind, host, ts)
+    INDEX by_kind kind TYPE set(64) GRANULARITY 1
 )
 ENGINE = $merge_tree
 PARTITION BY toYYYYMM(ts)
