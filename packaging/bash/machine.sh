@@ -82,4 +82,4 @@ missing_packages() {
 }
 
 is_debian() { grep -qx 'ID=debian' "${1:-/etc/os-release}" 2>/dev/null; }
-has_chromium() { has_command chromium || has_command chromium-browser || has_command google-chrome; }
+has_chromium() { has_command chromium; }

@@ -1,0 +1,245 @@
+"""Who may import whom, and who owns what: the rules of docs/architecture.md, checked on the syntax tree of every module."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("agent", "server", "playbooks", "ctl")
+UNSHIPPED = ("demo", "benchmarks", "tests", "packaging")
+PURE = re.compile(
+    r"agent\.(wire|rollup|deaths|sentences|slots|words|identity|kernel\.(layout|records)|actions(\..+)?)"
+    r"|server\.(causes|advisor(\..+)?)|playbooks(\..+)?"
+)
+IMPURE = ("os", "socket", "asyncio", "subprocess", "ctypes", "time")
+SPAWNS = re.compile(
+    r"subprocess(\..+)?|os\.(kill|killpg|system|popen|fork|forkpty|exec\w+|spawn\w+|posix_spawnp?)"
+    r"|signal\.(pidfd_send_signal|pthread_kill)|asyncio\.(create_)?subprocess(\w+|\..+)?|multiprocessing(\..+)?"
+)
+SQL = re.compile(
+    r"\s*(SELECT|INSERT INTO|CREATE (TABLE|DATABASE|VIEW|MATERIALIZED)|ALTER TABLE|DELETE FROM|UPDATE \S+ SET"
+    r"|DROP (TABLE|VIEW|DATABASE)|TRUNCATE|OPTIMIZE TABLE|SYSTEM (STOP|START|FLUSH))\b"
+)
+# server.keys names the tables of server.state when it picks rows for a command; all statements are made in server.state.
+SQLALCHEMY = ("server.state", "server.keys")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Python file of the tree under its dotted name."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        """The top-level package."""
+        return self.name.partition(".")[0]
+
+    def says(self, line: int, sentence: str) -> str:
+        """A violation, where an editor finds it."""
+        return f"{self.path}:{line}: {self.name} {sentence}"
+
+
+def modules(root: Path) -> Iterator[Module]:
+    for package in SHIPPED:
+        for path in sorted((root / package).rglob("*.py")):
+            inside = path.relative_to(root)
+            if "node_modules" not in inside.parts:
+                name = ".".join(inside.with_suffix("").parts).removesuffix(".__init__")
+                yield Module(name, inside, ast.parse(path.read_text(), filename=str(path)))
+
+
+def imports(module: Module) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything imported; `from a import b` gives `a.b`, whether b is a module or not."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(module, node)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and _dotted(node.func) in ("importlib.import_module", "__import__"):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield node.lineno, first.value
+
+
+def uses(module: Module) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of all that is imported or reached by dots (`os.kill`)."""
+    yield from imports(module)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute):
+            yield node.lineno, _dotted(node)
+
+
+def texts(module: Module) -> Iterator[tuple[int, str]]:
+    """Line and value of every string literal that is not a docstring."""
+    docstrings = {
+        id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)
+    }  # a string that is a statement of its own explains something
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def only_the_wire_is_shared(module: Module) -> Iterator[str]:
+    for line, name in imports(module):
+        package = name.partition(".")[0]
+        if module.package == "agent" and package in ("server", "playbooks", "ctl"):
+            yield module.says(line, f"imports {name}; the agent imports no other package of Reflex")
+        elif module.package != "agent" and package == "agent" and not _is_in(name, "agent.wire"):
+            yield module.says(line, f"imports {name}; of the agent it may import agent.wire only")
+        elif module.package in ("playbooks", "ctl") and package in SHIPPED and package not in (module.package, "agent"):
+            yield module.says(line, f"imports {name}; of Reflex it may import agent.wire only")
+        elif package in UNSHIPPED:
+            yield module.says(line, f"imports {name}, which is not in the wheel")
+
+
+def pure_modules_do_nothing(module: Module) -> Iterator[str]:
+    if PURE.fullmatch(module.name):
+        for line, name in imports(module):
+            if name.partition(".")[0] in IMPURE:
+                yield module.says(line, f"is pure and imports {name}")
+
+
+def ctypes_belongs_to_the_kernel_folder(module: Module) -> Iterator[str]:
+    if not _is_in(module.name, "agent.kernel"):
+        for line, name in imports(module):
+            if _is_in(name, "ctypes"):
+                yield module.says(line, "imports ctypes, which belongs to agent/kernel")
+
+
+def proc_belongs_to_procfs(module: Module) -> Iterator[str]:
+    """agent.settings names the mount point alone, as the default of a setting."""
+    if module.package == "agent" and module.name != "agent.procfs":
+        for line, text in texts(module):
+            if re.search(r"/proc(/|$)", text) and not (module.name == "agent.settings" and text == "/proc"):
+                yield module.says(line, f"names {text!r}; /proc belongs to agent/procfs.py")
+
+
+def acts_belong_to_the_executor(module: Module) -> Iterator[str]:
+    if module.package == "agent" and module.name != "agent.executor":
+        for line, name in uses(module):
+            if SPAWNS.fullmatch(name):
+                yield module.says(line, f"uses {name}; signals and programs belong to agent/executor.py")
+
+
+def sql_belongs_to_the_store(module: Module) -> Iterator[str]:
+    if not _is_in(module.name, "server.store"):
+        for line, name in imports(module):
+            if _is_in(name, "chdb") or _is_in(name, "clickhouse_connect") or _is_in(name, "sqlite3"):
+                yield module.says(line, f"imports {name}, which belongs to server/store")
+            if _is_in(name, "sqlalchemy") and module.name not in SQLALCHEMY:
+                yield module.says(line, f"imports {name}, which belongs to server/state.py")
+        for line, text in texts(module):
+            if SQL.match(text):
+                yield module.says(line, f"has SQL ({text.strip():.30}…), which belongs to server/store")
+
+
+RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
+    only_the_wire_is_shared,
+    pure_modules_do_nothing,
+    ctypes_belongs_to_the_kernel_folder,
+    proc_belongs_to_procfs,
+    acts_belong_to_the_executor,
+    sql_belongs_to_the_store,
+)
+
+
+def violations(root: Path) -> list[str]:
+    return [sentence for module in modules(root) for rule in RULES for sentence in rule(module)]
+
+
+def test_the_tree_keeps_the_rules() -> None:
+    assert violations(ROOT) == []
+
+
+def test_every_package_is_looked_at() -> None:
+    assert {module.package for module in modules(ROOT)} == set(SHIPPED)
+    assert {"agent.wire", "agent.rollup", "server.causes"} <= {m.name for m in modules(ROOT) if PURE.fullmatch(m.name)}
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("agent/link.py", "from server.app import build_app", "the agent imports no other package"),
+        ("agent/link.py", "def f():\n    import playbooks.engine", "the agent imports no other package"),
+        ("server/app.py", "from agent.rollup import Rollup", "agent.wire only"),
+        ("server/app.py", "from agent import __version__", "agent.wire only"),
+        ("server/app.py", "import importlib\nimportlib.import_module('agent.spool')", "agent.wire only"),
+        ("playbooks/engine.py", "from server.store import Store", "agent.wire only"),
+        ("ctl/__main__.py", "import playbooks.model", "agent.wire only"),
+        ("server/app.py", "from demo.stage import Stage", "not in the wheel"),
+        ("agent/wire.py", "import time", "is pure and imports time"),
+        ("agent/actions/recycle.py", "from os import path", "is pure and imports os.path"),
+        ("agent/kernel/layout.py", "import ctypes", "is pure and imports ctypes"),
+        ("server/advisor/workers.py", "from asyncio import sleep", "is pure and imports asyncio.sleep"),
+        ("playbooks/__init__.py", "import socket", "is pure and imports socket"),
+        ("server/app.py", "import ctypes.util", "belongs to agent/kernel"),
+        ("agent/budget.py", "open(f'/proc/{pid}/stat')", "belongs to agent/procfs.py"),
+        ("agent/settings.py", "FILE = '/proc/stat'", "belongs to agent/procfs.py"),
+        ("agent/daemon.py", "import os\nos.kill(1, 9)", "belong to agent/executor.py"),
+        ("agent/daemon.py", "from os import kill", "belong to agent/executor.py"),
+        ("agent/daemon.py", "import subprocess", "belong to agent/executor.py"),
+        ("agent/daemon.py", "import asyncio\nasyncio.create_subprocess_exec('ls')", "belong to agent/executor.py"),
+        ("agent/daemon.py", "import signal\nsignal.pidfd_send_signal(3, 9)", "belong to agent/executor.py"),
+        ("server/ingest.py", "x = '''\n  SELECT 1'''", "belongs to server/store"),
+        ("server/ingest.py", "import clickhouse_connect", "belongs to server/store"),
+        ("server/ingest.py", "from sqlalchemy import select", "belongs to server/state.py"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: Path, path: str, source: str, expected: str) -> None:
+    _plant(tmp_path, path, source)
+    found = violations(tmp_path)
+    assert len(found) == 1, found
+    assert expected in found[0]
+    assert found[0].startswith(f"{path}:")
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("server/app.py", "from agent.wire import Event\nfrom agent import wire\nimport agent.wire"),
+        ("playbooks/engine.py", "from playbooks.model import Playbook\nfrom . import limits"),
+        ("agent/watcher.py", '"""Reads /proc through procfs."""\nX = 1\n"""/proc/PID/stat, field 22."""'),
+        ("agent/settings.py", "ROOT = '/proc'"),
+        ("agent/executor.py", "import os, subprocess\nos.kill(1, 9)"),
+        ("server/store/rows.py", "QUERY = 'SELECT 1'\nimport chdb"),
+        ("server/app.py", '"""SELECT is a word of SQL."""\nTEXT = "SELECTED hosts"'),
+    ],
+)
+def test_what_is_allowed_passes(tmp_path: Path, path: str, source: str) -> None:
+    _plant(tmp_path, path, source)
+    assert violations(tmp_path) == []
+
+
+def _plant(root: Path, path: str, source: str) -> None:
+    file = root / path
+    file.parent.mkdir(parents=True)
+    file.write_text(source)
+
+
+def _absolute(module: Module, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    is_package = module.path.name == "__init__.py"
+    parts = module.name.split(".")
+    base = parts[: len(parts) - node.level + is_package]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
