@@ -33,6 +33,7 @@ PATIENT_AFTER_US = 30_000_000
 TICK_S = 1.0
 SCAN_S = 2.0
 COST_EVERY_TICKS = 10
+LOOK_AROUND_EVERY_TICKS = 60
 STOP_GRACE_S = 3.0
 LIFECYCLE = ("fork", "exec", "exit")
 
@@ -181,13 +182,14 @@ class Daemon:
             self._sample_queues()
             if ticks % COST_EVERY_TICKS == 1:
                 self._sample_cost()
+            if ticks % LOOK_AROUND_EVERY_TICKS == 1:
+                self._look_around()
 
     async def _scan_beat(self) -> None:
         """Without records of births and deaths: looks for them."""
         while True:
             await asyncio.sleep(SCAN_S)
-            self._watch(self._watcher.scan_for_deaths)
-            self._watch(self._watcher.scan)
+            self._look_around()
 
     def _report_losses(self) -> None:
         """Says what the kernel could not hand over, and looks through /proc for what was missed."""
@@ -206,6 +208,12 @@ class Daemon:
             severity="warning",
             attrs=dict(fresh),
         )
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Whatever records missed, a look through /proc finds: who is gone, who is new. Waiting records go first."""
+        while self._kernel is not None and self._kernel.read():
+            pass
         self._watch(self._watcher.scan_for_deaths)
         self._watch(self._watcher.scan)
 

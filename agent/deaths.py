@@ -63,7 +63,7 @@ def sender_words(signal: SignalRecord) -> str:
     if signal.sender_parent_pid:
         details += f", started by {signal.sender_parent_comm} (pid {signal.sender_parent_pid})"
     if signal.sender_tty:
-        details += f", terminal {signal.sender_tty}"
+        details += f", terminal {_terminal_path(signal.sender_tty)}"
     return f"{signal.sender_comm} ({details})"
 
 
@@ -71,6 +71,11 @@ def signal_evidence(signal: SignalRecord) -> Evidence:
     """What the kernel said when the signal was sent."""
     by = "the kernel itself" if signal.code == _SENT_BY_KERNEL else sender_words(signal)
     return Evidence(SIGNAL_SOURCE, f"{signal_name(signal.signal)} to pid {signal.pid} by {by}, code {signal.code}")
+
+
+def _terminal_path(name: str) -> str:
+    """The kernel's `pts3` as people know it from /dev: `pts/3`."""
+    return f"pts/{name[3:]}" if name.startswith("pts") else name
 
 
 def _kernel_oom(oom: OomRecord, ended: Evidence) -> Certificate:

@@ -33,27 +33,26 @@ def find_masters(procfs: ProcFs) -> Iterator[FoundMaster]:
     tells masters from workers whatever their titles say, and a new master under an old one (USR2) from a worker.
     """
     holders = _holders(procfs)
+    parents = {pid: procfs.parent_pid(pid) for pid in holders}
     for pid, inodes in holders.items():
-        parent = procfs.parent_pid(pid)
+        parent = parents[pid]
         if parent is None or inodes & holders.get(parent, frozenset()):
             continue
-        workers = tuple(_workers(procfs, pid, inodes, holders))
+        workers = tuple(
+            FoundWorker(child, start_ticks, max(shared))
+            for child, parent_of_child in parents.items()
+            if parent_of_child == pid
+            and (shared := inodes & holders[child])
+            and (start_ticks := procfs.start_ticks(child)) is not None
+        )
         process = procfs.process(pid)
         if workers and process is not None:
             yield FoundMaster(process, workers)
 
 
-def _workers(
-    procfs: ProcFs, master_pid: int, inodes: frozenset[int], holders: dict[int, frozenset[int]]
-) -> Iterator[FoundWorker]:
-    for child in procfs.children(master_pid):
-        shared = inodes & holders.get(child, frozenset())
-        start_ticks = procfs.start_ticks(child)
-        if shared and start_ticks is not None:
-            yield FoundWorker(child, start_ticks, max(shared))
-
-
 def _holders(procfs: ProcFs) -> dict[int, frozenset[int]]:
+    """Who holds heartbeat files, and which. Parents are asked of every holder, not children of every parent: the
+    kernel's list of children is not reliable while children come and go."""
     found = {pid: _heartbeats(procfs, pid) for pid in procfs.pids() if procfs.runs_python(pid)}
     return {pid: inodes for pid, inodes in found.items() if inodes}
 

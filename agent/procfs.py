@@ -114,6 +114,10 @@ class ProcFs:
         name = os.path.basename(self._link(pid, "exe"))
         return name.startswith(("python", "pypy"))
 
+    def has_file(self, pid: int, name: str) -> bool:
+        """Whether the process's working folder has a file of this name."""
+        return os.path.exists(self._root / str(pid) / "cwd" / name)
+
     def environment(self, pid: int) -> dict[str, str]:
         """The environment at exec, as far as the process has not written over it."""
         pairs = (item.partition("=") for item in self._strings(pid, "environ"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from agent import sentences
 from agent.deaths import SIGABRT, SIGKILL, certify, signal_evidence
@@ -28,6 +29,14 @@ SIGNAL_EXPLAINS_US = 60_000_000
 _SIGNALS_KEPT = 8
 
 
+class Birth(Enum):
+    """How it is known that a worker came; the value names the source."""
+
+    FORK = "sched:sched_process_fork"
+    SCAN = "procfs"
+    UNSEEN = "before the agent"
+
+
 @dataclass(slots=True)
 class Service:
     """One master and its workers. Masters that follow one another under one name share the lanes."""
@@ -36,7 +45,7 @@ class Service:
     kind: str
     master_pid: int
     start_ticks: int
-    timeout_s: float
+    timeout_s: float | None
     cgroup: str
     slots: Slots
     listeners: tuple[Listener, ...] = ()
@@ -112,19 +121,19 @@ class Rollup:
             service=service,
             cause=cause,
             evidence=(Evidence("procfs", f"pid {service.master_pid} holds the heartbeat files of Gunicorn workers"),),
-            attrs={"master_pid": service.master_pid, "kind": service.kind, "timeout_s": service.timeout_s},
+            attrs={"master_pid": service.master_pid, "kind": service.kind, **_timeout(service)},
         )
         service.started_event = event.id
         return [event]
 
     def worker_appeared(
-        self, service: Service, pid: int, start_ticks: int, at_us: int, *, heartbeat_inode: int | None, forked: bool
+        self, service: Service, pid: int, start_ticks: int, at_us: int, *, heartbeat_inode: int | None, seen: Birth
     ) -> list[Event]:
-        """A worker is there: `forked` when its birth was seen, which makes an event; else it is only noted."""
+        """A worker is there. One that had been there before anybody looked is only noted."""
         slot, generation, predecessor = service.slots.take()
         worker = Worker(WorkerRef(slot, generation, pid, start_ticks), service, at_us, heartbeat_inode)
         service.workers[pid] = worker
-        if not forked:
+        if seen is Birth.UNSEEN:
             return []
         cause = self._cause_of_start(service, predecessor, at_us)
         event = self._event(
@@ -134,7 +143,9 @@ class Rollup:
             sentences.worker_started(worker, predecessor),
             worker=worker,
             cause=cause,
-            evidence=(Evidence("sched:sched_process_fork", f"pid {service.master_pid} forked pid {pid}"),),
+            evidence=(
+                Evidence(seen.value, f"pid {pid} is a child of pid {service.master_pid} with its own heartbeat"),
+            ),
             attrs={} if predecessor is None else {"replaces_pid": predecessor.pid},
         )
         worker.started_event = event.id
@@ -332,7 +343,7 @@ class Rollup:
         return [event]
 
     def _stuck(self, worker: Worker, record: SignalRecord, at_us: int, heartbeat_age_s: float | None) -> list[Event]:
-        attrs: dict[str, Scalar] = {"timeout_s": worker.service.timeout_s}
+        attrs = _timeout(worker.service)
         if heartbeat_age_s is not None:
             attrs["heartbeat_age_s"] = round(heartbeat_age_s, 3)
         event = self._event(
@@ -404,3 +415,7 @@ class Rollup:
             evidence=evidence,
             attrs=attrs or {},
         )
+
+
+def _timeout(service: Service) -> dict[str, Scalar]:
+    return {} if service.timeout_s is None else {"timeout_s": service.timeout_s}

@@ -44,7 +44,7 @@ def never_started(service: Service, certificate: Certificate) -> str:
 
 def master_vanished(service: Service) -> str:
     """A master that a scan finds gone."""
-    return f"{_master(service)} is gone; how it ended is not known, because process exits are not heard on this host."
+    return f"{_master(service)} is gone; how it ended is not known, because its exit was not heard."
 
 
 def service_signalled(service: Service, record: SignalRecord) -> str:
@@ -72,7 +72,8 @@ def worker_ready(worker: Worker) -> str:
 def worker_stuck(worker: Worker, heartbeat_age_s: float | None) -> str:
     """The master's SIGABRT to a worker."""
     silent = f"its last heartbeat was {span(heartbeat_age_s)} ago" if heartbeat_age_s is not None else "it was silent"
-    limit = f"the timeout is {worker.service.timeout_s:g} s"
+    timeout_s = worker.service.timeout_s
+    limit = "its timeout is not known" if timeout_s is None else f"the timeout is {timeout_s:g} s"
     return f"{_worker(worker)} is stuck: {silent}, {limit}; its master (pid {worker.service.master_pid}) aborts it."
 
 
@@ -85,7 +86,7 @@ def worker_exited(worker: Worker, record: ExitRecord, certificate: Certificate) 
 
 def worker_vanished(worker: Worker) -> str:
     """A worker that a scan finds gone."""
-    return f"{_worker(worker)} is gone; how it ended is not known, because process exits are not heard on this host."
+    return f"{_worker(worker)} is gone; how it ended is not known, because its exit was not heard."
 
 
 def worker_oom_killed(worker: Worker, record: OomRecord, allocator: Worker | None) -> str:

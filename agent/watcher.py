@@ -9,7 +9,7 @@ from agent.clock import Clock
 from agent.discovery import FoundMaster, find_masters
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
 from agent.procfs import Process, ProcFs
-from agent.rollup import NS_PER_TICK, Rollup, Service, Worker
+from agent.rollup import NS_PER_TICK, Birth, Rollup, Service, Worker
 from agent.slots import Slots
 from agent.wire import Event
 from agent.workers import gunicorn
@@ -74,15 +74,25 @@ class Watcher:
                 return self._rollup.signalled(record, at_us, heartbeat_age_s=self._heartbeat_age_s(record))
 
     def scan(self) -> list[Event]:
-        """Looks through /proc for services that are not known yet, and for workers of known ones."""
+        """Looks through /proc for services that are not known yet, and for workers of known ones.
+
+        The kernel reports a master's forks only once the master is followed. So after a new master the look is
+        repeated: a worker forked between the two is found by the second.
+        """
+        events, adopted = self._look_around()
+        return events + self._look_around()[0] if adopted else events
+
+    def _look_around(self) -> tuple[list[Event], bool]:
         events: list[Event] = []
+        adopted = False
         for found in find_masters(self._procfs):
             known = self._rollup.services.get(found.process.pid)
             if known is None or known.start_ticks != found.process.start_ticks:
                 events += self._adopt(found)
+                adopted = True
             else:
                 events += self._new_workers(known, found)
-        return events
+        return events, adopted
 
     def scan_for_deaths(self) -> list[Event]:
         """Without exit records: finds out from /proc who is gone."""
@@ -125,7 +135,7 @@ class Watcher:
         if not by_command and record.role_before in (Role.WORKER, Role.HELPER):
             self._track(record.pid, record.start_ns, Role.HELPER)
             return
-        command = gunicorn.parse_command(process.argv, self._procfs.environment(record.pid))
+        command = self._command(process)
         self._add_candidate(_Candidate(process, command, by_command and not command.one_shot, at_us))
 
     def _forked(self, record: ForkRecord, at_us: int) -> list[Event]:
@@ -170,12 +180,12 @@ class Watcher:
             return []
         self._track(record.pid, record.start_ns, Role.WORKER)
         return self._rollup.worker_appeared(
-            service, record.pid, start_ticks, at_us, heartbeat_inode=own.inode, forked=True
+            service, record.pid, start_ticks, at_us, heartbeat_inode=own.inode, seen=Birth.FORK
         )
 
     def _adopt(self, found: FoundMaster) -> list[Event]:
         process = found.process
-        command = gunicorn.parse_command(process.argv, self._procfs.environment(process.pid))
+        command = self._command(process)
         service = self._new_service(process, command)
         events = self._rollup.service_appeared(
             service, self._clock.now_us(), started=False, parent_pid=process.parent_pid
@@ -187,7 +197,7 @@ class Watcher:
 
     def _adopt_worker(self, service: Service, pid: int, start_ticks: int, inode: int) -> None:
         started_us = self._clock.boot_to_us(start_ticks * NS_PER_TICK)
-        self._rollup.worker_appeared(service, pid, start_ticks, started_us, heartbeat_inode=inode, forked=False)
+        self._rollup.worker_appeared(service, pid, start_ticks, started_us, heartbeat_inode=inode, seen=Birth.UNSEEN)
         self._track(pid, start_ticks * NS_PER_TICK, Role.WORKER)
         worker = self._rollup.worker(pid, start_ticks)
         if worker is not None:
@@ -200,18 +210,25 @@ class Watcher:
                 at_us = self._clock.boot_to_us(worker.start_ticks * NS_PER_TICK)
                 inode = worker.heartbeat_inode
                 events += self._rollup.worker_appeared(
-                    service, worker.pid, worker.start_ticks, at_us, heartbeat_inode=inode, forked=True
+                    service, worker.pid, worker.start_ticks, at_us, heartbeat_inode=inode, seen=Birth.SCAN
                 )
                 self._track(worker.pid, worker.start_ticks * NS_PER_TICK, Role.WORKER)
         return events
 
+    def _command(self, process: Process) -> gunicorn.CommandLine:
+        config = self._procfs.has_file(process.pid, gunicorn.CONFIG_FILE)
+        environment = self._procfs.environment(process.pid)
+        return gunicorn.parse_command(process.argv, environment, config_file_in_folder=config)
+
     def _new_service(self, process: Process, command: gunicorn.CommandLine) -> Service:
+        """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
+        proc_name = gunicorn.title_name(self._procfs.command(process.pid)) or command.proc_name
         return Service(
-            name=self._free_name(gunicorn.service_name(process, command), process),
+            name=self._free_name(gunicorn.service_name(process, proc_name), process),
             kind=gunicorn.KIND,
             master_pid=process.pid,
             start_ticks=process.start_ticks,
-            timeout_s=gunicorn.DEFAULT_TIMEOUT_S if command.timeout_s is None else command.timeout_s,
+            timeout_s=command.timeout_s,
             cgroup=process.cgroup,
             slots=Slots(),
             listeners=self._procfs.listeners(process.pid),
@@ -247,7 +264,7 @@ class Watcher:
                 fork.start_ns // NS_PER_TICK,
                 self._clock.boot_to_us(fork.at_ns),
                 heartbeat_inode=None,
-                forked=True,
+                seen=Birth.FORK,
             )
         worker = self._rollup.worker(record.pid, record.start_ns // NS_PER_TICK)
         if worker is not None and worker.ready_us is None:

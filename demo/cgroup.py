@@ -46,7 +46,9 @@ def make_group(name: str, limit_bytes: int) -> MemoryGroup:
     try:
         return _make_v1(name, limit_bytes) if _is_v1() else _make_v2(name, limit_bytes)
     except OSError as error:
-        raise CgroupError(f"no memory cgroup can be made here ({error}); the demo needs root and a memory controller") from None
+        raise CgroupError(
+            f"no memory cgroup can be made here ({error}); the demo needs root and a memory controller"
+        ) from None
 
 
 def _is_v1() -> bool:

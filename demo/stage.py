@@ -87,8 +87,9 @@ class Stage:
         """Starts the agent and waits until the server shows it live with its probes."""
         command = ["-m", "agent", "run", "--server-url", self.url, "--host", HOST]
         command += ["--host-key-file", str(self._host_key), "--state-dir", str(self.folder / "agent")]
+        spawned_us = time.time_ns() // 1000
         self.agent = await self._spawn("agent", command)
-        await self.until(self._agent_is_live, "the agent does not report to the server")
+        await self.until(lambda: self._agent_since(spawned_us), "the agent does not report to the server")
 
     async def start_shop(self, options: ShopOptions, *, name: str = SERVICE) -> MemoryGroup:
         """Starts the shop in a memory cgroup of its own and waits until every worker is ready on the timeline."""
@@ -151,7 +152,7 @@ class Stage:
         """The end of every part's log."""
         parts = []
         for log in sorted(self.folder.glob("*.log")):
-            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-12:]))
+            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-60:]))
         return "\n".join(parts)
 
     async def _start(self) -> None:
@@ -188,9 +189,10 @@ class Stage:
                 return line
         raise StageError(f"the server ended before it was ready:\n{self.last_lines()}")
 
-    async def _agent_is_live(self) -> bool:
-        hosts = (await self.get("/v1/hosts"))["hosts"]
-        return any(host["name"] == HOST and host["state"] == "live" and host["status"].get("probes") for host in hosts)
+    async def _agent_since(self, started_us: int) -> bool:
+        """Whether the server has heard of probes from an agent that started since."""
+        statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"] if host["name"] == HOST]
+        return any(status.get("probes") and status["started_us"] >= started_us for status in statuses)
 
     async def _all_ready(self, name: str, workers: int) -> bool:
         ready = await self.events(service=name, kind="worker.ready", host=HOST)

@@ -18,6 +18,9 @@ KIND = "gunicorn"
 HEARTBEAT_MARK = "/wgunicorn-"
 """Every worker's heartbeat file has this in its name; the master makes it right before the fork."""
 
+CONFIG_FILE = "gunicorn.conf.py"
+"""Read from the working folder when no other is named."""
+
 DEFAULT_TIMEOUT_S = 30.0
 
 _MODULES = ("gunicorn", "gunicorn.app.wsgiapp")
@@ -43,10 +46,14 @@ _CONTAINER = re.compile(r"(?:docker|cri-containerd|libpod|crio)[-/](?P<id>[0-9a-
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What a Gunicorn command line says. `one_shot` is for commands that check or print and end."""
+    """What a Gunicorn command line says.
 
-    app: str | None
-    name: str | None
+    `proc_name` is what Gunicorn calls itself: its `--name`, else its application. `timeout_s` is None when it is not
+    known: the title has replaced the command line, or a configuration file has the last word. `one_shot` is for
+    commands that check or print and end.
+    """
+
+    proc_name: str | None
     timeout_s: float | None
     one_shot: bool
 
@@ -68,31 +75,44 @@ def is_worker_title(argv: Sequence[str]) -> bool:
     return match is not None and match["role"] == "worker"
 
 
-def parse_command(argv: Sequence[str], environment: Mapping[str, str]) -> CommandLine:
+def parse_command(
+    argv: Sequence[str], environment: Mapping[str, str], *, config_file_in_folder: bool = False
+) -> CommandLine:
     """What the command line says; GUNICORN_CMD_ARGS comes before it, so the command line wins."""
-    title = _TITLE.match(argv[0]) if argv else None
-    if title is not None:
-        return CommandLine(app=title["name"], name=None, timeout_s=None, one_shot=False)
+    named = title_name(argv)
+    if named is not None:
+        return CommandLine(named, timeout_s=None, one_shot=False)
     options, positional = _split(_own_arguments(argv))
     for key, value in _split(_words(environment.get("GUNICORN_CMD_ARGS", "")))[0].items():
         options.setdefault(key, value)
+    has_config = config_file_in_folder or "--config" in options or "-c" in options
+    said = options.get("--timeout") or options.get("-t")
+    app = positional[-1] if positional else options.get("--wsgi-app")
     return CommandLine(
-        app=positional[-1] if positional else options.get("--wsgi-app"),
-        name=options.get("--name") or options.get("-n"),
-        timeout_s=_number(options.get("--timeout") or options.get("-t")),
+        proc_name=options.get("--name") or options.get("-n") or app,
+        timeout_s=_number(said) if said or has_config else DEFAULT_TIMEOUT_S,
         one_shot=bool(_ONE_SHOT_OPTIONS & options.keys()),
     )
 
 
-def service_name(process: Process, command: CommandLine) -> str:
+def title_name(argv: Sequence[str]) -> str | None:
+    """The name in the title that setproctitle made; None while there is no title."""
+    title = _TITLE.match(argv[0]) if argv else None
+    return None if title is None else title["name"]
+
+
+def service_name(process: Process, proc_name: str | None) -> str:
     """What people call the service: its unit, else its `--name`, else its folder and application.
 
-    A container's id goes before the latter two; units that run many services at once do not count.
+    Units that run many services at once do not count, and a container's id goes before the latter two. Whether
+    `proc_name` was given as `--name` cannot be read off a title, so its look decides: with a dot or a colon it is an
+    application. That gives one answer however the process was found.
     """
     unit = _UNIT.search(process.cgroup)
     if unit is not None and not _SHARED_UNITS.match(unit["unit"]):
         return unit["unit"]
-    own = command.name or _folder_and_app(process.folder, command.app)
+    is_app = proc_name is None or "." in proc_name or ":" in proc_name
+    own = _folder_and_app(process.folder, proc_name) if is_app else str(proc_name)
     container = _CONTAINER.search(process.cgroup)
     return f"{container['id']}/{own}" if container is not None else own
 

@@ -36,7 +36,7 @@ def test_an_abort_by_the_master_does_not_hide_a_kill_by_somebody_else(exit_recor
 
 
 def test_a_person_is_somebody_with_a_terminal(exit_record: Build, signal_record: Build) -> None:
-    person = signal_record(WORKER, 9, SOMEBODY, sender_tty="pts/3")
+    person = signal_record(WORKER, 9, SOMEBODY, sender_tty="pts3")
     certificate = certify(exit_record(WORKER, 9), (person,), None, MASTER)
     assert certificate.death == "killed_by_person"
     assert certificate.phrase == (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.procfs import OpenFile, Process
-from agent.workers.gunicorn import heartbeat, is_command, last_beat_ns, parse_command, service_name
+from agent.workers.gunicorn import heartbeat, is_command, last_beat_ns, parse_command, service_name, title_name
 
 NO_ENVIRONMENT: dict[str, str] = {}
 
@@ -31,7 +31,16 @@ def test_command_lines(argv: tuple[str, ...], verdict: bool) -> None:
 def test_the_command_line_wins_over_the_environment() -> None:
     argv = ("python", "/v/bin/gunicorn", "-w4", "--preload", "-b", "127.0.0.1:0", "--timeout=90", "shop.wsgi:app")
     command = parse_command(argv, {"GUNICORN_CMD_ARGS": "--name 'the shop' -t 9 --timeout 5"})
-    assert (command.app, command.name, command.timeout_s) == ("shop.wsgi:app", "the shop", 90.0)
+    assert (command.proc_name, command.timeout_s) == ("the shop", 90.0)
+    assert parse_command(argv, NO_ENVIRONMENT).proc_name == "shop.wsgi:app"
+
+
+def test_a_timeout_is_unknown_where_a_file_may_set_it() -> None:
+    assert parse_command(("gunicorn", "a:app"), NO_ENVIRONMENT).timeout_s == 30.0
+    assert parse_command(("gunicorn", "a:app"), NO_ENVIRONMENT, config_file_in_folder=True).timeout_s is None
+    assert parse_command(("gunicorn", "-c", "conf.py", "a:app"), NO_ENVIRONMENT).timeout_s is None
+    assert parse_command(("gunicorn", "-c", "conf.py", "-t", "9", "a:app"), NO_ENVIRONMENT).timeout_s == 9.0
+    assert parse_command(("gunicorn: master [a:app]",), NO_ENVIRONMENT).timeout_s is None
 
 
 def test_options_that_only_check_are_no_service() -> None:
@@ -41,7 +50,7 @@ def test_options_that_only_check_are_no_service() -> None:
 
 def test_broken_values_are_unknown_not_an_error() -> None:
     command = parse_command(("gunicorn", "--timeout", "soon", "shop:app"), {"GUNICORN_CMD_ARGS": "--name 'unclosed"})
-    assert (command.timeout_s, command.name) == (None, None)
+    assert (command.timeout_s, command.proc_name) == (None, "shop:app")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +67,9 @@ def test_broken_values_are_unknown_not_an_error() -> None:
 )
 def test_names(folder: str, cgroup: str, argv: tuple[str, ...], name: str) -> None:
     process = Process(1, 1, 0, "gunicorn", argv, 0, folder, cgroup)
-    assert service_name(process, parse_command(argv, NO_ENVIRONMENT)) == name
+    proc_name = parse_command(argv, NO_ENVIRONMENT).proc_name
+    assert service_name(process, proc_name) == name
+    assert service_name(process, title_name((f"gunicorn: master [{proc_name}]",)) if proc_name else None) == name
 
 
 def _file(inode: int, *, modified_ns: int = 0, changed_ns: int = 0, mode: int = 0o100600) -> OpenFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agent.rollup import OOM_CONFIRM_US, Rollup, Service
+from agent.rollup import OOM_CONFIRM_US, Birth, Rollup, Service
 from agent.wire import event_from_json, event_to_json
 
 Build = Callable[..., Any]
@@ -15,7 +15,7 @@ SECOND_US = 1_000_000
 
 
 def _born(rollup: Rollup, shop: Service, pid: int, at_us: int) -> Any:
-    (started,) = rollup.worker_appeared(shop, pid, START_TICKS, at_us, heartbeat_inode=pid, forked=True)
+    (started,) = rollup.worker_appeared(shop, pid, START_TICKS, at_us, heartbeat_inode=pid, seen=Birth.FORK)
     return started
 
 
