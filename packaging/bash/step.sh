@@ -81,7 +81,7 @@ explain_failure() {
 }
 
 looks_like_no_network() {
-    grep -qE 'Could not resolve|Temporary failure|Name or service not known|Network is unreachable|NewConnectionError|ConnectTimeout|Connection (refused|timed out)|No route to host|EAI_AGAIN|ENOTFOUND|ETIMEDOUT|ECONNREFUSED|ECONNRESET|Unable to connect|getaddrinfo' "$1"
+    grep -qE 'Could not resolve|Temporary failure|Name or service not known|Network is unreachable|NewConnectionError|ConnectTimeout|Connection (refused|timed out)|No route to host|EAI_AGAIN|ENOTFOUND|ETIMEDOUT|ECONNREFUSED|ECONNRESET|Unable to connect|getaddrinfo|from versions: none' "$1"
 }
 
 stop_step() {
