@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
@@ -45,8 +44,7 @@ async def fill(agent: FakeAgent, number: int) -> float:
 
 
 async def measure(server: ServerProcess, stored: int) -> dict[str, Any]:
-    process = psutil.Process(server.pid)
-    found: dict[str, Any] = {"idle_rss_mb": process.memory_info().rss >> 20}
+    found: dict[str, Any] = {"idle_rss_mb": server.rss_bytes() >> 20}
     async with aiohttp.ClientSession() as http:
         api, agent = (
             Api(http, server.base, server.token),
@@ -68,11 +66,10 @@ async def measure(server: ServerProcess, stored: int) -> dict[str, Any]:
             await api.timeline(limit=100)
             page_s.append(time.perf_counter() - begun_s)
         found |= quantiles("acked", acked_s) | quantiles("queryable", queryable_s) | quantiles("newest_100", page_s)
-    before = process.cpu_times()
+    before_s = server.cpu_s()
     await asyncio.sleep(IDLE_S)
-    after = process.cpu_times()
-    used_s = after.user + after.system - before.user - before.system
-    return found | {"idle_cpu_percent": round(used_s / IDLE_S * 100, 2), "rss_mb": process.memory_info().rss >> 20}
+    used_s = server.cpu_s() - before_s
+    return found | {"idle_cpu_percent": round(used_s / IDLE_S * 100, 2), "rss_mb": server.rss_bytes() >> 20}
 
 
 def main() -> None:
