@@ -5,11 +5,12 @@
  *
  * `--chromium` names the browser (default /usr/bin/chromium). Exits 1 with a sentence when something is missing.
  */
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
+import { paletted } from "./palette.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -56,7 +57,7 @@ async function main() {
       await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
       await page.waitForTimeout(300);
       const path = join(options["out-dir"], `timeline-${scheme}.png`);
-      await page.screenshot({ path });
+      await writeFile(path, paletted(await page.screenshot()));
       console.log(path);
     }
   } finally {
@@ -67,6 +68,7 @@ async function main() {
 
 /** In the page: scrolls to the hosts where the opened event stays in view. */
 function showHostsToo() {
+  document.activeElement?.blur();
   const scroller = document.getElementById("scroller");
   const row = scroller?.querySelector(".row.open");
   if (!scroller || !row) return;

@@ -23,6 +23,9 @@ export type Connection = "connecting" | "live" | "down";
 export const KEPT_EVENTS = 5_000;
 const PAGE = 100;
 const FLUSH_MS = 120;
+/** In a rush, events are let in less often, and without a welcome for each. */
+const RUSH_EVENTS = 20;
+const RUSH_FLUSH_MS = 600;
 const MAX_WAITING = 2_000;
 const STALE_MS = 60_000;
 
@@ -48,6 +51,7 @@ let stream: Stream | null = null;
 let cursor: string | null = null;
 let waiting: TimelineEvent[] = [];
 let waitingOverflowed = false;
+let rush = false;
 let flushTimer: ReturnType<typeof setTimeout> | undefined;
 let request = new AbortController();
 
@@ -81,6 +85,7 @@ export function release(): void {
   }
   const incoming = waiting;
   forgetWaiting();
+  rush = incoming.length > RUSH_EVENTS;
   if (incoming.length === 0) return;
   batch(() => {
     const grown = insert(list.peek(), incoming);
@@ -90,7 +95,7 @@ export function release(): void {
       older.value = "more";
     }
     list.value = kept;
-    arrived.value = new Set(incoming.map((event) => event.id));
+    arrived.value = new Set(rush ? [] : incoming.map((event) => event.id));
   });
 }
 
@@ -194,12 +199,15 @@ function receive(event: TimelineEvent): void {
 }
 
 function scheduleFlush(): void {
-  flushTimer ??= setTimeout(() => {
-    flushTimer = undefined;
-    if (loading.peek()) return;
-    if (paused.peek() || !atTop.peek()) waitingCount.value = waiting.length;
-    else release();
-  }, FLUSH_MS);
+  flushTimer ??= setTimeout(
+    () => {
+      flushTimer = undefined;
+      if (loading.peek()) return;
+      if (paused.peek() || !atTop.peek()) waitingCount.value = waiting.length;
+      else release();
+    },
+    rush ? RUSH_FLUSH_MS : FLUSH_MS,
+  );
 }
 
 function forgetWaiting(): void {

@@ -17,9 +17,17 @@ type Report = (near: boolean, heightPx: number) => void;
 const reports = new WeakMap<Element, Report>();
 const observers = new WeakMap<Element, IntersectionObserver>();
 
-export const ChunkView = memo(({ chunk }: { chunk: Chunk }) => {
+interface Props {
+  chunk: Chunk;
+  /** Drawn at once and not only when it is found to be near: at the head of the list. */
+  atHead: boolean;
+}
+
+export const ChunkView = memo(drawChunk, (before, after) => before.chunk === after.chunk);
+
+function drawChunk({ chunk, atHead }: Props) {
   const element = useRef<HTMLLIElement>(null);
-  const [near, setNear] = useState(true);
+  const [near, setNear] = useState(atHead);
   const [height, setHeight] = useState<number | null>(null);
   const latest = useRef(chunk);
   latest.current = chunk;
@@ -52,7 +60,7 @@ export const ChunkView = memo(({ chunk }: { chunk: Chunk }) => {
       )}
     </li>
   );
-});
+}
 
 /** Reports when the element comes near the visible part of its scroller, and when it leaves. One observer serves all. */
 function watchNear(watched: Element, report: Report): () => void {

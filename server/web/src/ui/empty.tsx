@@ -26,7 +26,7 @@ function NoHost() {
         </li>
         <li>
           There, start the agent as root, with this server's address and the key:
-          <code>reflexd run --server {location.origin} --key-file web-1.key</code>
+          <code>reflexd run --server-url {location.origin} --host-key-file web-1.key</code>
         </li>
       </ol>
       <p class="dim">The host appears here by itself within seconds.</p>

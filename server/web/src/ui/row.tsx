@@ -1,6 +1,6 @@
 /** One event on the timeline. */
 import { useComputed, useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { TimelineEvent } from "../api/types";
 import { fullUtc, milliseconds, timeOfDay } from "../model/clock";
 import { toggled } from "../model/filters";
@@ -80,7 +80,7 @@ let lastMove = 0;
 function useFocusWhenCurrent(id: string) {
   const link = useRef<HTMLAnchorElement>(null);
   const moved = useComputed(() => (currentId.value === id ? moves.value : 0)).value;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (moved <= lastMove) return;
     lastMove = moved;
     link.current?.focus({ preventScroll: true });

@@ -28,6 +28,8 @@ import { ArrowUpIcon } from "./icons";
 const AHEAD_PX = "800px";
 /** The list counts as looked at from its head while it is scrolled by less than this. */
 const HEAD_PX = 80;
+/** The newest chunk may hold a single row; two fill a window. */
+const HEAD_CHUNKS = 2;
 export const SCROLLER_ID = "scroller";
 
 export function Timeline({ scroller }: { scroller: RefObject<HTMLElement> }) {
@@ -41,15 +43,15 @@ export function Timeline({ scroller }: { scroller: RefObject<HTMLElement> }) {
       {loadError.value !== null && <LoadError message={loadError.value} />}
       {empty && loading.value && <Skeleton />}
       {empty && !loading.value && loadError.value === null && <EmptyTimeline />}
-      {days.map((day) => (
-        <DayView key={day.key} day={day} />
+      {days.map((day, index) => (
+        <DayView key={day.key} day={day} headChunks={index === 0 ? HEAD_CHUNKS : 0} />
       ))}
       {!empty && <Foot scroller={scroller} />}
     </section>
   );
 }
 
-function DayView({ day }: { day: Day }) {
+function DayView({ day, headChunks }: { day: Day; headChunks: number }) {
   const near = nearDay(day.tsUs, nowUs.value, zone.value);
   const words = dayName(day.tsUs, zone.value);
   return (
@@ -60,8 +62,8 @@ function DayView({ day }: { day: Day }) {
         <span class="day-zone">{zoneName(zone.value, day.tsUs)}</span>
       </h2>
       <ol class="rows">
-        {day.chunks.map((chunk) => (
-          <ChunkView key={chunk.key} chunk={chunk} />
+        {day.chunks.map((chunk, index) => (
+          <ChunkView key={chunk.key} chunk={chunk} atHead={index < headChunks} />
         ))}
       </ol>
     </section>
