@@ -83,16 +83,16 @@ class Stage:
         self.url = ready.removeprefix(READY_LINE).strip()
         self.token = token_file.read_text().strip() if not self.token else self.token
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, *extra: str) -> None:
         """Starts the agent and waits until the server shows it live with its probes."""
         command = ["-m", "agent", "run", "--server-url", self.url, "--host", HOST]
-        command += ["--host-key-file", str(self._host_key), "--state-dir", str(self.folder / "agent")]
+        command += ["--host-key-file", str(self._host_key), "--state-dir", str(self.folder / "agent"), *extra]
         spawned_us = time.time_ns() // 1000
         self.agent = await self._spawn("agent", command)
         await self.until(lambda: self._agent_since(spawned_us), "the agent does not report to the server")
 
-    async def start_shop(self, options: ShopOptions, *, name: str = SERVICE) -> MemoryGroup:
-        """Starts the shop in a memory cgroup of its own and waits until every worker is ready on the timeline."""
+    async def start_shop(self, options: ShopOptions, *, name: str = SERVICE, wait_ready: bool = True) -> MemoryGroup:
+        """Starts the shop in a memory cgroup of its own; waits until every worker is ready on the timeline."""
         python = demo_python()
         group = make_group(f"reflex-{name}-{os.getpid()}", options.limit_bytes)
         self._groups.append(group)
@@ -112,7 +112,8 @@ class Stage:
             )
         self._processes.append(process)
         self.shop_url = f"http://127.0.0.1:{port}"
-        await self.until(lambda: self._all_ready(name, options.workers), f"the workers of {name} do not become ready")
+        if wait_ready:
+            await self.until(lambda: self._all_ready(name, options.workers), f"workers of {name} do not become ready")
         return group
 
     async def get(self, path: str, **params: str) -> Any:
@@ -152,7 +153,7 @@ class Stage:
         """The end of every part's log."""
         parts = []
         for log in sorted(self.folder.glob("*.log")):
-            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-60:]))
+            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-12:]))
         return "\n".join(parts)
 
     async def _start(self) -> None:

@@ -1,0 +1,142 @@
+"""The agent as a process: without BPF, without a server, with a wrong key, with a second agent, and its clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.stage import ROOT, SERVICE, ShopOptions, Stage, StageError, demo_python, end
+
+SHOP = ShopOptions(workers=2, import_s=0)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: BPF programs can be loaded by root only")
+    try:
+        demo_python()
+    except StageError as error:
+        pytest.skip(str(error))
+    async with Stage() as made:
+        yield made
+
+
+async def _reflexd(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one run."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "agent",
+        *arguments,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_without_bpf_it_watches_by_proc_and_says_what_it_cannot_see(stage: Stage) -> None:
+    assert stage.agent is not None
+    await end(stage.agent)
+    await stage.start_agent("--bpf-object", "/does/not/exist")
+
+    async def all_told() -> list[dict[str, Any]]:
+        told = await stage.events(kind="probe.degraded", severity="warning")
+        return told if len(told) == 6 else []
+
+    degraded = await stage.until(all_told, "not every probe is told")
+    assert {event["attrs"]["signal"] for event in degraded} == {"oom", "fork", "exec", "exit", "signal", "queue"}
+    oom = next(event for event in degraded if event["attrs"]["signal"] == "oom")
+    assert "is not built" in oom["text"]
+    assert "OOM kills are not seen" in oom["text"]
+
+    await stage.start_shop(SHOP, wait_ready=False)
+    victim = await stage.until(lambda: _a_worker(stage), "the scan finds no worker")
+    os.kill(victim, signal.SIGKILL)
+
+    async def dead() -> list[dict[str, Any]]:
+        return [e for e in await stage.events(kind="worker.exited") if e["worker"]["pid"] == victim]
+
+    (exited,) = await stage.until(dead, "the scan does not notice the death")
+    assert exited["attrs"]["death"] == "unknown"
+    assert "how it ended is not known" in exited["text"]
+
+    async def replaced() -> bool:
+        started = await stage.events(kind="worker.started")
+        return any(event["cause"] == exited["id"] for event in started)
+
+    await stage.until(replaced, "the scan does not find the replacement")
+
+
+async def _a_worker(stage: Stage) -> int | None:
+    for host in (await stage.get("/v1/hosts"))["hosts"]:
+        for service in host["status"].get("services", []):
+            if service["name"] == SERVICE and len(service["workers"]) == SHOP.workers:
+                pid: int = service["workers"][0]["pid"]
+                return pid
+    return None
+
+
+async def test_the_status_names_services_workers_and_costs(stage: Stage) -> None:
+    await stage.start_shop(SHOP)
+
+    async def told() -> dict[str, Any] | None:
+        status: dict[str, Any] = (await stage.get("/v1/hosts"))["hosts"][0]["status"]
+        services = status.get("services", [])
+        all_ready = services and all(worker["state"] == "ready" for worker in services[0]["workers"])
+        return status if all_ready and status["rss_bytes"] else None
+
+    status = await stage.until(told, "the status is not complete")
+    (service,) = status["services"]
+    assert service["listeners"][0].startswith("tcp 127.0.0.1:")
+    assert [worker["slot"] for worker in service["workers"]] == [0, 1]
+    assert {probe["state"] for probe in status["probes"]} <= {"attached", "degraded", "off"}
+    assert 10 * 2**20 < status["rss_bytes"] < 100 * 2**20
+
+
+async def test_a_clean_stop_is_told_and_a_second_agent_is_refused(stage: Stage) -> None:
+    state = str(stage.folder / "agent")
+    key = str(stage.folder / "host-key")
+    code, _, errors = await _reflexd("run", "--server-url", stage.url, "--host-key-file", key, "--state-dir", state)
+    assert code == 3
+    assert "in use by another agent" in errors
+    assert stage.agent is not None
+    await end(stage.agent)
+    assert stage.agent.returncode == 0
+
+    async def stopped() -> bool:
+        return bool(await stage.events(kind="agent.stopped"))
+
+    await stage.until(stopped, "the stop is not told")
+
+
+async def test_wrong_settings_are_named(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret")
+    key.chmod(0o644)
+    code, _, errors = await _reflexd("run", "--host-key-file", str(key), "--state-dir", str(tmp_path))
+    assert (code, "chmod 600" in errors, "secret" in errors) == (3, True, False)
+    key.chmod(0o600)
+    code, _, errors = await _reflexd("run", "--host-key-file", str(key), "--server-url", "http://192.0.2.1")
+    assert (code, "unencrypted" in errors) == (3, True)
+    code, _, errors = await _reflexd("run", "--log-level", "loud")
+    assert (code, "log_level must be one of" in errors) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF programs can be loaded by root only")
+async def test_probes_as_json() -> None:
+    code, output, _ = await _reflexd("probes", "--json")
+    probes = json.loads(output)
+    assert [probe["signal"] for probe in probes] == ["oom", "fork", "exec", "exit", "signal", "queue"]
+    assert code == (0 if all(probe["state"] == "attached" for probe in probes) else 1)
