@@ -6,7 +6,7 @@ apart is who sent the signal, which the kernel says at the moment of sending.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
@@ -19,6 +19,26 @@ _STOPS = frozenset({SIGINT, SIGQUIT, SIGTERM})
 _SENT_BY_KERNEL = 128
 _IGNORED = 1
 _EXIT_CODES = {3: ("boot_error", "it failed to boot"), 4: ("app_load_error", "its application could not be loaded")}
+
+DEATHS: Mapping[str, str] = {
+    "kernel_oom": "The kernel's OOM killer chose it and it ended by SIGKILL.",
+    "master_timeout": "Its master aborted it because its heartbeat was too old.",
+    "killed_by_person": "SIGKILL from a process with a controlling terminal: a person typed it.",
+    "killed_by_process": "SIGKILL, or a signal that crashes, from another program.",
+    "killed_by_master": "SIGKILL from its master, which waits no longer for a worker that it stops.",
+    "kernel_kill": "SIGKILL from the kernel, but not from its OOM killer.",
+    "killed_unseen": "SIGKILL whose sender was not seen.",
+    "crash_signal": "It crashed: SIGSEGV, SIGBUS, SIGABRT by itself, and the like.",
+    "stopped_by_master": "Its master asked it to stop: a reload, a smaller number of workers, a shutdown.",
+    "stopped_by_process": "Somebody else than its master asked it to stop.",
+    "signal_unseen": "It ended by a signal whose sender was not seen.",
+    "boot_error": "Exit code 3: Gunicorn could not boot the worker, and stops the whole service.",
+    "app_load_error": "Exit code 4: the application could not be loaded, and Gunicorn stops the whole service.",
+    "error_exit": "Any other exit code but 0.",
+    "clean_exit": "Exit code 0 without being asked, as after its last allowed request (max_requests).",
+    "unknown": "Its exit was not heard, so how it ended is not known.",
+}
+"""Every certificate there is, with its meaning in one sentence."""
 
 SIGNAL_SOURCE = "signal:signal_generate"
 EXIT_SOURCE = "sched:sched_process_exit"

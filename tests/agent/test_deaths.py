@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from agent.deaths import certify
+import pytest
+
+from agent.deaths import DEATHS, certify
 
 Build = Callable[..., Any]
 MASTER, WORKER, SOMEBODY = 100, 200, 900
@@ -78,3 +82,21 @@ def test_crashes_exits_and_recycling(exit_record: Build, signal_record: Build) -
 def test_every_certificate_has_evidence(exit_record: Build) -> None:
     for status in (0, 1 << 8, 9, 11, 15):
         assert certify(exit_record(WORKER, status), (), None, MASTER).evidence
+
+
+@pytest.mark.parametrize("wait_status", [0, 6, 9, 11, 15, 1 << 8, 3 << 8, 4 << 8, 255 << 8])
+def test_any_history_gives_a_documented_certificate(
+    wait_status: int, exit_record: Build, signal_record: Build, oom_record: Build
+) -> None:
+    senders = [signal_record(WORKER, number, sender) for number in (6, 9, 11, 15) for sender in (MASTER, SOMEBODY)]
+    for length in range(3):
+        for signals in itertools.permutations(senders, length):
+            for oom in (None, oom_record(WORKER, WORKER)):
+                certificate = certify(exit_record(WORKER, wait_status), signals, oom, MASTER)
+                assert certificate.death in DEATHS
+                assert certificate.evidence
+
+
+def test_every_certificate_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    assert [line for death, meaning in DEATHS.items() if (line := f"| `{death}` | {meaning} |") not in page] == []
