@@ -1,5 +1,6 @@
 /**
- * Makes a screenshot a third of its size: its 256 most frequent colours, every other one replaced by the nearest.
+ * Makes a screenshot a third of its size: 256 colours, its most frequent ones and those that are least like any of
+ * them (a small red sign is seen, however few its pixels are); every other colour becomes the nearest of these.
  * Reads 8-bit PNGs without interlacing, as Chromium writes them, and writes an indexed PNG.
  */
 import { crc32, deflateSync, inflateSync } from "node:zlib";
@@ -8,6 +9,7 @@ const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 const TRUECOLOUR = 2;
 const TRUECOLOUR_ALPHA = 6;
 const INDEXED = 3;
+const FREQUENT_COLOURS = 128;
 const MAX_COLOURS = 256;
 
 /** The same picture as an indexed PNG. Throws where the PNG is of another kind. */
@@ -21,8 +23,7 @@ export function paletted(png) {
     colours[at] = colour;
     seen.set(colour, (seen.get(colour) ?? 0) + 1);
   }
-  const palette = [...seen].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, MAX_COLOURS);
-  const chosen = palette.map(([colour]) => colour);
+  const chosen = choose([...seen].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([colour]) => colour));
   const indexOf = new Map([...seen.keys()].map((colour) => [colour, nearest(chosen, colour)]));
   const rows = Buffer.alloc(height * (width + 1));
   for (let y = 0; y < height; y += 1) {
@@ -38,15 +39,36 @@ export function paletted(png) {
   return Buffer.concat([SIGNATURE, ...parts]);
 }
 
+/** The palette, from all colours in the order of their frequency. */
+function choose(colours) {
+  const chosen = colours.slice(0, FREQUENT_COLOURS);
+  const rest = colours.slice(FREQUENT_COLOURS);
+  const distances = rest.map((colour) => distance(colour, chosen[nearest(chosen, colour)]));
+  while (chosen.length < MAX_COLOURS && chosen.length < colours.length) {
+    const farthest = distances.indexOf(Math.max(...distances));
+    const added = rest[farthest];
+    chosen.push(added);
+    rest.forEach((colour, index) => {
+      distances[index] = Math.min(distances[index], distance(colour, added));
+    });
+  }
+  return chosen;
+}
+
 function nearest(palette, colour) {
   let best = 0;
   let least = Number.POSITIVE_INFINITY;
   palette.forEach((other, index) => {
-    const [r, g, b] = [16, 8, 0].map((shift) => ((colour >> shift) & 255) - ((other >> shift) & 255));
-    const distance = 2 * r * r + 4 * g * g + 3 * b * b;
-    if (distance < least) [best, least] = [index, distance];
+    const apart = distance(colour, other);
+    if (apart < least) [best, least] = [index, apart];
   });
   return best;
+}
+
+/** Squared, each channel weighted by how well the eye tells it. */
+function distance(a, b) {
+  const [red, green, blue] = [16, 8, 0].map((shift) => ((a >> shift) & 255) - ((b >> shift) & 255));
+  return 2 * red * red + 4 * green * green + 3 * blue * blue;
 }
 
 function decoded(png) {

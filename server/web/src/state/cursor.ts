@@ -39,6 +39,11 @@ export function move(step: number): void {
   goTo(next);
 }
 
+/** Gives the focus back to the current row, as after a sheet that covered it. */
+export function returnFocus(): void {
+  if (currentId.peek() !== null) moves.value += 1;
+}
+
 export function moveToEnd(end: "first" | "last"): void {
   goTo(end === "first" ? 0 : list.peek().events.length - 1);
 }

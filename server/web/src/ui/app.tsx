@@ -12,6 +12,7 @@ import { Help } from "./help";
 import { HostStrip } from "./hosts";
 import { listenToKeys } from "./keys";
 import { LogIn } from "./login";
+import { isSheet } from "./media";
 import { ChainPanel } from "./panel";
 import { SCROLLER_ID, Timeline } from "./timeline";
 import { TopBar } from "./topbar";
@@ -38,10 +39,11 @@ function Home() {
     };
   }, []);
 
+  const covered = isSheet.value && openEventId.value !== null;
   return (
     <div class={`app${openEventId.value === null ? "" : " with-panel"}`}>
-      <TopBar />
-      <main ref={scroller} id={SCROLLER_ID} class="scroller" tabIndex={-1}>
+      <TopBar inert={covered} />
+      <main ref={scroller} id={SCROLLER_ID} class="scroller" tabIndex={-1} inert={covered}>
         <HostStrip />
         <FilterBar />
         <Timeline scroller={scroller} />

@@ -14,10 +14,10 @@ interface Props {
   node: ChainNode;
   asked: boolean;
   /** The node drawn above, whose place and service need not be said again. */
-  first: ChainNode | undefined;
+  above: ChainNode | undefined;
 }
 
-export function ChainNodeView({ node, asked, first }: Props) {
+export function ChainNodeView({ node, asked, above }: Props) {
   const { event } = node;
   const tone = toneOf(event.kind, event.severity);
   const picture = memoryPicture(event.attrs);
@@ -49,7 +49,7 @@ export function ChainNodeView({ node, asked, first }: Props) {
         </header>
         <p class="sentence">{event.text}</p>
         {picture && <MemoryBar picture={picture} />}
-        <Subject event={event} first={first?.event} />
+        <Subject event={event} above={above?.event} />
         <Details event={event} open={asked} />
       </article>
     </li>
@@ -71,11 +71,11 @@ function Lines({ node }: { node: ChainNode }) {
   );
 }
 
-function Subject({ event, first }: { event: TimelineEvent; first: TimelineEvent | undefined }) {
+function Subject({ event, above }: { event: TimelineEvent; above: TimelineEvent | undefined }) {
   const { host, service, worker, release } = event;
   return (
     <p class="tags">
-      {service !== null && service !== first?.service && <span class="tag service">{service}</span>}
+      {service !== null && service !== above?.service && <span class="tag service">{service}</span>}
       {worker !== null && (
         <>
           <span class="tag">worker {worker.slot}</span>
@@ -83,8 +83,8 @@ function Subject({ event, first }: { event: TimelineEvent; first: TimelineEvent 
           <span class="tag">generation {worker.generation}</span>
         </>
       )}
-      {release !== null && release !== first?.release && <span class="tag">release {release}</span>}
-      {host !== first?.host && <span class="tag">{host}</span>}
+      {release !== null && release !== above?.release && <span class="tag">release {release}</span>}
+      {host !== above?.host && <span class="tag">{host}</span>}
     </p>
   );
 }

@@ -5,7 +5,14 @@ import { CheckIcon } from "./icons";
 
 const THANKS_MS = 1_600;
 
-export function CopyButton({ icon, label, text }: { icon: ComponentChildren; label: string; text: () => string }) {
+interface Props {
+  id?: string;
+  icon: ComponentChildren;
+  label: string;
+  text: () => string;
+}
+
+export function CopyButton({ id, icon, label, text }: Props) {
   const [state, setState] = useState<"idle" | "copied" | "failed">("idle");
   useEffect(() => {
     if (state === "idle") return;
@@ -16,6 +23,7 @@ export function CopyButton({ icon, label, text }: { icon: ComponentChildren; lab
   return (
     <button
       type="button"
+      id={id}
       class="button quiet"
       onClick={async () => setState((await copy(text())) ? "copied" : "failed")}
     >

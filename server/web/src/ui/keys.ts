@@ -1,9 +1,10 @@
 /** What the keyboard does. */
 import { currentId, move, moveToEnd } from "../state/cursor";
-import { linkTo, openEvent, openEventId } from "../state/place";
+import { openEvent } from "../state/place";
 import { release, togglePause } from "../state/timeline";
 import { SEARCH_ID } from "./filterbar";
 import { openHelp } from "./help";
+import { COPY_LINK_ID } from "./panel";
 import { SCROLLER_ID } from "./timeline";
 import { nextTheme, toggleZone } from "./topbar";
 
@@ -20,7 +21,7 @@ const ACTIONS: Record<string, () => void> = {
   Escape: () => openEvent(null),
   "/": focusSearch,
   p: togglePause,
-  c: () => void copyLink(),
+  c: () => document.getElementById(COPY_LINK_ID)?.click(),
   z: toggleZone,
   t: nextTheme,
   "?": openHelp,
@@ -69,9 +70,4 @@ function focusSearch(): void {
     field.focus();
     field.select();
   }
-}
-
-async function copyLink(): Promise<void> {
-  const id = openEventId.peek();
-  if (id !== null && isSecureContext) await navigator.clipboard.writeText(linkTo(id));
 }

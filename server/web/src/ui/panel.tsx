@@ -1,20 +1,26 @@
 /** The causal chain of one event: a panel beside the timeline, or a sheet over it on a narrow screen. */
+import { Fragment } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { Chain } from "../api/types";
 import { chainTree } from "../model/chaintree";
 import { span } from "../model/units";
 import { chain, chainError, reloadChain } from "../state/chain";
+import { returnFocus } from "../state/cursor";
 import { linkTo, openEvent, openEventId } from "../state/place";
 import { ChainNodeView, MissingCause } from "./chainnode";
 import { CopyButton } from "./copy";
 import { BracesIcon, CloseIcon, LinkIcon } from "./icons";
 import { isSheet } from "./media";
 
+export const COPY_LINK_ID = "copy-link";
+
 export function ChainPanel() {
   const id = openEventId.value;
   const panel = useRef<HTMLElement>(null);
   useEffect(() => {
-    if (id !== null && isSheet.peek()) panel.current?.focus();
+    if (id === null || !isSheet.peek()) return;
+    panel.current?.focus();
+    return returnFocus;
   }, [id !== null]);
   if (id === null) return null;
   const shown = chain.value?.events.some((event) => event.id === id) ? chain.value : null;
@@ -35,7 +41,7 @@ export function ChainPanel() {
         </div>
         {shown && (
           <>
-            <CopyButton icon={<LinkIcon />} label="Link" text={() => linkTo(id)} />
+            <CopyButton id={COPY_LINK_ID} icon={<LinkIcon />} label="Link" text={() => linkTo(id)} />
             <CopyButton icon={<BracesIcon />} label="JSON" text={() => JSON.stringify(shown, null, 2)} />
           </>
         )}
@@ -73,15 +79,10 @@ function ChainGraph({ chain: shown }: { chain: Chain }) {
     <>
       <ol ref={body} class="graph" style={{ "--lanes": tree.lanes }}>
         {tree.nodes.map((node, index) => (
-          <>
-            {node.missing !== null && <MissingCause key={`m/${node.event.id}`} id={node.missing} />}
-            <ChainNodeView
-              key={node.event.id}
-              node={node}
-              asked={node.event.id === openEventId.value}
-              first={tree.nodes[index - 1]}
-            />
-          </>
+          <Fragment key={node.event.id}>
+            {node.missing !== null && <MissingCause id={node.missing} />}
+            <ChainNodeView node={node} asked={node.event.id === openEventId.value} above={tree.nodes[index - 1]} />
+          </Fragment>
         ))}
       </ol>
       {shown.truncated && (

@@ -8,7 +8,7 @@ import { isGood, kindLabel } from "../model/kinds";
 import type { Row } from "../model/layout";
 import { exactGap, gap, roughSpan } from "../model/units";
 import { currentId, moves, tabStop } from "../state/cursor";
-import { filters, linkTo, openEvent, openEventId, setFilters } from "../state/place";
+import { filters, openEvent, openEventId, setFilters } from "../state/place";
 import { zone } from "../state/prefs";
 import { arrived } from "../state/timeline";
 import { toneOf } from "./glyph";
@@ -51,7 +51,7 @@ export function RowView({ row }: { row: Row }) {
           <a
             ref={link}
             class="row-link"
-            href={linkTo(event.id)}
+            href={`#/event/${event.id}`}
             tabIndex={tabs ? 0 : -1}
             aria-current={open ? "true" : undefined}
             onFocus={() => {

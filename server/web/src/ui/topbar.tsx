@@ -9,9 +9,9 @@ import { connection, paused, togglePause, waitingCount } from "../state/timeline
 import { openHelp } from "./help";
 import { GlobeIcon, HelpIcon, LogOutIcon, Mark, MoonIcon, PauseIcon, PlayIcon, SunIcon, SystemIcon } from "./icons";
 
-export function TopBar() {
+export function TopBar({ inert }: { inert: boolean }) {
   return (
-    <header class="topbar">
+    <header class="topbar" inert={inert}>
       <a class="brand" href="#/" title={serverVersion.value && `Reflex ${serverVersion.value}`}>
         <Mark />
         <span>Reflex</span>
