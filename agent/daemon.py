@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent import __version__
@@ -15,7 +15,6 @@ from agent.budget import Cost, CostMeter
 from agent.clock import Clock
 from agent.ids import new_event_id
 from agent.kernel.ladder import Probe
-from agent.kernel.records import Record
 from agent.kernel.source import KernelSource, open_kernel
 from agent.link import Link, LinkError
 from agent.procfs import ProcFs
@@ -35,6 +34,9 @@ SCAN_S = 2.0
 COST_EVERY_TICKS = 10
 LOOK_AROUND_EVERY_TICKS = 60
 STOP_GRACE_S = 3.0
+DEFECT_PAUSE_S = 1.0
+DEFECT_TOLD_EVERY_US = 60_000_000
+DRAIN_ROUNDS = 64
 LIFECYCLE = ("fork", "exec", "exit")
 
 
@@ -72,6 +74,7 @@ class Daemon:
         self._probes: tuple[Probe, ...] = ()
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, None)
         self._seen_lost: dict[str, int] = {}
+        self._defect_told_us = 0
         self._sampled_sent = 0
         self._sampled_lost = 0
         self._booting = asyncio.Event()
@@ -85,7 +88,7 @@ class Daemon:
         await self._link.start()
         self._attach(loop)
         self._watch(self._watcher.scan)
-        beats = [asyncio.create_task(beat()) for beat in self._beats()]
+        beats = [asyncio.create_task(self._keep_beating(beat)) for beat in self._beats()]
         log.info("watching %d services, sending to %s", len(self._rollup.services), self._settings.server_url)
         await self._stopping.wait()
         for task in beats:
@@ -111,8 +114,8 @@ class Daemon:
             "services": [_service_status(service) for service in self._rollup.services.values()],
         }
 
-    def _beats(self) -> list[Callable[[], Any]]:
-        beats: list[Callable[[], Any]] = [self._ready_beat, self._tick_beat]
+    def _beats(self) -> list[Callable[[], Awaitable[None]]]:
+        beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat]
         if self._kernel is None or any(p.signal in LIFECYCLE and p.state == "off" for p in self._probes):
             beats.append(self._scan_beat)
         return beats
@@ -129,7 +132,7 @@ class Daemon:
             self._report_probe(probe, started)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         if self._kernel is not None:
-            loop.add_reader(self._kernel.start(self._on_record), self._kernel.read)
+            loop.add_reader(self._kernel.fd, self._read_kernel)
 
     def _report_probe(self, probe: Probe, cause: str) -> None:
         attached = probe.state == "attached"
@@ -147,8 +150,41 @@ class Daemon:
             attrs={"signal": probe.signal, "state": probe.state, "rung": probe.rung, "reason": probe.reason},
         )
 
-    def _on_record(self, record: Record) -> None:
-        self._watch(lambda: self._watcher.on_record(record))
+    def _read_kernel(self) -> bool:
+        """Records to events, one by one: a record that the agent cannot cope with costs itself and no other.
+
+        Whether there were any.
+        """
+        records = self._kernel.read() if self._kernel is not None else []
+        for record in records:
+            try:
+                self._watch(lambda: self._watcher.on_record(record))  # noqa: B023 - called at once
+            except Exception as defect:  # noqa: BLE001 - told on the timeline; the agent must outlive its defects
+                self._report_defect(f"a kernel record ({type(record).__name__})", defect)
+        return bool(records)
+
+    async def _keep_beating(self, beat: Callable[[], Awaitable[None]]) -> None:
+        """Runs a beat for ever. A defect in one must neither silence it nor the others."""
+        while True:
+            try:
+                await beat()
+            except Exception as defect:  # noqa: BLE001 - told on the timeline; the agent must outlive its defects
+                self._report_defect(getattr(beat, "__name__", "a beat").strip("_").replace("_", " "), defect)
+                await asyncio.sleep(DEFECT_PAUSE_S)
+
+    def _report_defect(self, where: str, defect: Exception) -> None:
+        """Logs every one; tells the timeline once in a while, so that a defect in a storm is no storm itself."""
+        log.error("a defect in %s", where, exc_info=defect)
+        now_us = self._clock.now_us()
+        if now_us - self._defect_told_us < DEFECT_TOLD_EVERY_US:
+            return
+        self._defect_told_us = now_us
+        self._reporter.about_agent(
+            "agent.defect",
+            f"The agent on {self._settings.host} met a defect of its own in {where} and went on: {defect!r:.200}.",
+            severity="warning",
+            attrs={"where": where, "error": f"{defect!r:.1000}"},
+        )
 
     def _watch(self, look: Callable[[], list[Any]]) -> None:
         events = look()
@@ -212,8 +248,9 @@ class Daemon:
 
     def _look_around(self) -> None:
         """Whatever records missed, a look through /proc finds: who is gone, who is new. Waiting records go first."""
-        while self._kernel is not None and self._kernel.read():
-            pass
+        for _ in range(DRAIN_ROUNDS):
+            if not self._read_kernel():
+                break
         self._watch(self._watcher.scan_for_deaths)
         self._watch(self._watcher.scan)
 

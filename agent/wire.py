@@ -55,6 +55,7 @@ KINDS: Mapping[str, str] = {
     "agent.stopped": "The agent stopped in good order.",
     "agent.silent": "The server has not heard from a host's agent for a while.",
     "agent.back": "A silent agent is heard again.",
+    "agent.defect": "The agent met a defect of its own and went on; its log has the traceback.",
     "agent.spool_dropped": "The agent's spool was full or damaged and records were given up.",
     "probe.attached": "The agent hears a kernel signal; `attrs.rung` says by which means.",
     "probe.degraded": "The agent hears a kernel signal by a lesser means, or not at all; the text says why.",

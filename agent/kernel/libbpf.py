@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -221,13 +221,12 @@ class BpfObject:
 
 
 class RingBuffer:
-    """The ring buffer's reading end. `fd` becomes readable when records wait; `consume` hands them over."""
+    """The ring buffer's reading end. `fd` becomes readable when records wait; `consume` takes them."""
 
-    def __init__(self, library: Libbpf, buffer: BpfMap, on_record: Callable[[bytes], None], *, at_once: int) -> None:
+    def __init__(self, library: Libbpf, buffer: BpfMap, *, at_once: int) -> None:
         self._c = library.c
-        self._on_record = on_record
         self._at_once = at_once
-        self._taken = 0
+        self._taken: list[bytes] = []
         self._callback = _SampleCallback(self._sample)
         self._ring = self._c.ring_buffer__new(buffer.fd, self._callback, None, None)
         if not self._ring:
@@ -235,14 +234,13 @@ class RingBuffer:
         self.fd = int(self._c.ring_buffer__epoll_fd(self._ring))
 
     def _sample(self, _context: int, data: int, size: int) -> int:
-        self._on_record(ctypes.string_at(data, size))
-        self._taken += 1
+        self._taken.append(ctypes.string_at(data, size))
         # A negative answer ends the call with this record consumed: a storm cannot starve the event loop.
-        return -errno.EAGAIN if self._taken >= self._at_once else 0
+        return -errno.EAGAIN if len(self._taken) >= self._at_once else 0
 
-    def consume(self) -> int:
-        """Hands over what waits, at most `at_once` records; the number of records."""
-        self._taken = 0
+    def consume(self) -> list[bytes]:
+        """The records that wait, oldest first, at most `at_once`."""
+        self._taken = []
         self._c.ring_buffer__consume(self._ring)
         return self._taken
 

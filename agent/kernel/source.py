@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +32,12 @@ class Counts:
 
 
 class KernelSource:
-    """An attached BPF object. `open_kernel` makes one."""
+    """An attached BPF object. `open_kernel` makes one. `fd` becomes readable when records wait."""
 
     def __init__(self, library: Libbpf, attached: Attached, object_file: bytes) -> None:
         types = TypeInformation(object_file)
         self.probes = attached.probes
         self._object = attached.object
-        self._library = library
         self._decoder = RecordDecoder(types)
         self._tracked_value = types.struct("tracked").packed
         self._listener_value = types.struct("listener").packed
@@ -47,29 +45,14 @@ class KernelSource:
         self._tracked = self._map("tracked", self._tracked_value)
         self._listeners = self._map("listeners", self._listener_value)
         self._counters = self._object.map("counters", self._counter_value.size, per_cpu=True)
-        self._ring: RingBuffer | None = None
+        self._ring = RingBuffer(library, self._object.map("records", 0), at_once=RECORDS_AT_ONCE)
+        self.fd = self._ring.fd
         self.unreadable = 0
         self.refused = 0
-        self.fd = -1
 
-    def start(self, on_record: Callable[[Record], None]) -> int:
-        """Hands every record to `on_record` when `read` is called; the descriptor to wait on."""
-
-        def decode(data: bytes) -> None:
-            try:
-                record = self._decoder.decode(data)
-            except LayoutError:
-                self.unreadable += 1
-                return
-            on_record(record)
-
-        self._ring = RingBuffer(self._library, self._object.map("records", 0), decode, at_once=RECORDS_AT_ONCE)
-        self.fd = self._ring.fd
-        return self.fd
-
-    def read(self) -> int:
-        """Hands over what waits, at most RECORDS_AT_ONCE records; how many there were."""
-        return 0 if self._ring is None else self._ring.consume()
+    def read(self) -> list[Record]:
+        """The records that wait, oldest first, at most RECORDS_AT_ONCE. Bytes that are none are counted."""
+        return [record for data in self._ring.consume() if (record := self._decode(data)) is not None]
 
     def track(self, pid: int, start_ns: int, role: Role) -> None:
         """Follows a process and, from now on, its children. One that does not fit is counted in `refused`."""
@@ -102,9 +85,15 @@ class KernelSource:
 
     def close(self) -> None:
         """Detaches everything."""
-        if self._ring is not None:
-            self._ring.close()
+        self._ring.close()
         self._object.close()
+
+    def _decode(self, data: bytes) -> Record | None:
+        try:
+            return self._decoder.decode(data)
+        except LayoutError:
+            self.unreadable += 1
+            return None
 
     def _set(self, target: BpfMap, key: bytes, value: bytes) -> None:
         try:

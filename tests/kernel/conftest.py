@@ -23,18 +23,17 @@ class Ear:
     def __init__(self, source: KernelSource) -> None:
         self.source = source
         self.heard: list[Record] = []
-        self._fd = source.start(self.heard.append)
 
     def until(self, enough: Callable[[list[Record]], bool]) -> list[Record]:
         """The records so far once `enough` says so; fails when that takes too long."""
         deadline = time.monotonic() + WAIT_S
         while True:
-            self.source.read()
+            self.heard += self.source.read()
             if enough(self.heard):
                 return self.heard
             left = deadline - time.monotonic()
             assert left > 0, f"not enough after {WAIT_S} s: {self.heard}"
-            select.select([self._fd], [], [], left)
+            select.select([self.source.fd], [], [], left)
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ class Host:
         self.rollup = Rollup(new_event_id)
         self.watcher = Watcher(ProcFs(Path("/proc")), self.rollup, Clock(), source)
         self.events: list[Event] = []
-        self._fd = source.start(lambda record: self._keep(self.watcher.on_record(record)))
 
     def _keep(self, events: list[Event]) -> None:
         self.events += [event for event in events if event.service and event.service.startswith(self._service)]
@@ -55,8 +54,9 @@ class Host:
         deadline = time.monotonic() + WAIT_S
         while not enough(self.events):
             assert time.monotonic() < deadline, [event.text for event in self.events]
-            select.select([self._fd], [], [], LOOK_EVERY_S)
-            self._source.read()
+            select.select([self._source.fd], [], [], LOOK_EVERY_S)
+            for record in self._source.read():
+                self._keep(self.watcher.on_record(record))
             self._keep(self.watcher.look_for_ready())
         return self.events
 
