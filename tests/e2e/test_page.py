@@ -349,7 +349,9 @@ def test_light_and_dark_follow_the_system_until_somebody_chooses(page: Page) -> 
     assert brightness(page) < 60
 
 
-def test_a_probe_that_is_off_is_not_mistaken_for_silence(page: Page) -> None:
+def test_a_probe_that_is_off_is_not_mistaken_for_silence(page: Page, site: Site) -> None:
+    site.send()
+    page.wait_for_selector(".state-dot.live")
     assert page.locator(".probe.off").inner_text().split() == ["OOM", "off"]
     assert "this kernel has no BTF" in page.locator(".blind").inner_text()
     assert page.locator(".probe.attached").inner_text() == "fork"
@@ -357,7 +359,7 @@ def test_a_probe_that_is_off_is_not_mistaken_for_silence(page: Page) -> None:
     assert page.locator(".hosts .slot.booting").inner_text().startswith("1")
     assert page.locator(".agent .bad").inner_text().split() == ["lost", "3"]
     page.click(".probe.off")
-    assert "not heard" in page.locator(".popover:popover-open").inner_text()
+    page.locator(".popover:popover-open", has_text="not heard").wait_for()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1600])

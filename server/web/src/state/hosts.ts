@@ -5,17 +5,17 @@ import type { Host, Probe } from "../api/types";
 
 export const hosts = signal<Host[] | null>(null);
 
-/** A host whose agent lives but does not hear a kernel signal in full. */
+/** A live host with kernel signals that it does not hear at all, so that silence about them is no good news. */
 export interface BlindSpot {
   host: string;
-  probe: Probe;
+  probes: Probe[];
 }
 
-/** Signals that are not heard at all, so that silence about them is no good news. */
 export const blindSpots = computed<BlindSpot[]>(() =>
-  (hosts.value ?? []).flatMap((host) =>
-    host.status.probes.filter((probe) => probe.state === "off").map((probe) => ({ host: host.name, probe })),
-  ),
+  (hosts.value ?? [])
+    .filter((host) => host.state === "live")
+    .map((host) => ({ host: host.name, probes: host.status.probes.filter((probe) => probe.state === "off") }))
+    .filter((spot) => spot.probes.length > 0),
 );
 
 export const hostNames = computed(() => (hosts.value ?? []).map((host) => host.name));

@@ -11,6 +11,7 @@ import { ProbeChip, signalName } from "./probe";
 
 /** So many hosts are shown unfolded unless the reader chose otherwise. */
 const FEW_HOSTS = 3;
+const MOST_BLIND_SPOTS = 3;
 
 export function HostStrip() {
   const all = hosts.value;
@@ -153,15 +154,17 @@ function BlindSpots() {
   if (spots.length === 0) return null;
   return (
     <ul class="blind">
-      {spots.map(({ host, probe }) => (
-        <li key={`${host}/${probe.signal}`}>
+      {spots.slice(0, MOST_BLIND_SPOTS).map(({ host, probes }) => (
+        <li key={host}>
           <EyeOffIcon />
           <span>
-            <b>{signalName(probe.signal)}</b> is not heard on <b>{host}</b>
-            {probe.reason ? `: ${probe.reason}` : "."}
+            <b>{probes.map((probe) => signalName(probe.signal)).join(", ")}</b> {probes.length === 1 ? "is" : "are"} not
+            heard on <b>{host}</b>
+            {probes[0]?.reason ? `: ${probes[0].reason}` : "."}
           </span>
         </li>
       ))}
+      {spots.length > MOST_BLIND_SPOTS && <li>And so it is on {spots.length - MOST_BLIND_SPOTS} more hosts.</li>}
     </ul>
   );
 }
