@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 
 Make = Callable[..., dict[str, Any]]
+PATIENCE_S = 120
+"""Long enough for a machine that does ten other things; a stream that lost an event waits it out in vain."""
 
 
 @dataclass
@@ -40,7 +42,7 @@ async def messages(answer: aiohttp.ClientResponse) -> AsyncIterator[Message]:
 async def ids_until(stream: AsyncIterator[Message], last: str) -> list[str]:
     """Ids of timeline messages up to `last`."""
     found: list[str] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async for message in stream:
             if message.name == "timeline":
                 assert message.id == message.data["id"]
@@ -100,8 +102,8 @@ async def test_replay_has_no_gap_and_no_double_under_load(open_stream: Any, agen
     await agent.send(*events[:700])
 
     async def send_the_rest() -> None:
-        for first in range(700, 1300, 5):
-            await agent.send(*events[first : first + 5])
+        for first in range(700, 1300, 10):
+            await agent.send(*events[first : first + 10])
 
     async def read(after: int) -> None:
         async with open_stream({"host": agent.host}, events[after]["id"]) as stream:
@@ -124,7 +126,7 @@ async def test_an_unknown_last_id_begins_now(open_stream: Any, agent: Any, make_
 async def test_hosts_come_when_they_change(open_stream: Any, agent: Any) -> None:
     async with open_stream({"host": "nobody"}) as stream:
         await agent.post(agent.batch(status={"version": "0.1.0"}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             async for message in stream:
                 found = [host for host in message.data["hosts"] if host["name"] == agent.host]
                 if message.name == "hosts" and found:
@@ -155,7 +157,7 @@ async def test_a_slow_reader_is_let_go_and_hurts_nobody(open_stream: Any, agent:
             await agent.send(*events[first : first + 200])
         assert len(await reading) == len(events)
         told = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             async for _ in slow:
                 told += 1
         assert told < len(events)
