@@ -140,7 +140,10 @@ def _have_host_key(state: Path) -> bool:
 def _welcome(state: Path, url: str, show: Show) -> None:
     """Says where the page is; the first time with the operator token, which is shown this once."""
     if os.geteuid() != 0:
-        show("reflex", "not root: the agent cannot hear the kernel, the timeline lacks OOM kills and deaths.")
+        show(
+            "reflex",
+            "not root: the agent cannot hear the kernel. It sees no OOM kills, and deaths without their cause.",
+        )
         show("reflex", "Server, page and API work; sudo ./reflex up has everything.")
     try:
         token = _token_file(state).read_text().strip()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -201,6 +204,25 @@ def test_a_full_disk_in_the_middle(tmp_path: Path) -> None:
     assert "reflex: the disk is full; make room" in _call(step, tmp_path).stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_step_that_is_interrupted_ends_with_all_its_children(tmp_path: Path, number: int, code: int) -> None:
+    work = 'bash -c "sleep 300 & echo \\$! >child; wait"'
+    program = _program(f'begin_setup; step name a title "" {work}', tmp_path)
+    process = subprocess.Popen(program, stderr=subprocess.PIPE)
+    child = tmp_path / "child"
+    deadline = time.monotonic() + 20
+    while not (child.exists() and child.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    sleeper = os.pidfd_open(int(child.read_text()))
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == code
+    assert select.select([sleeper], [], [], 10)[0], "the child of the step still runs"
+    os.close(sleeper)
+    assert not (tmp_path / ".reflex" / "done" / "name").exists()
+
+
 def test_the_script_passes_shellcheck() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
@@ -215,7 +237,9 @@ def test_the_scripts_can_be_executed() -> None:
 
 def _call(call: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Calls functions of the script with `root` as the tree."""
+    return subprocess.run(_program(call, root, *arguments), capture_output=True, text=True, check=False, timeout=60)
+
+
+def _program(call: str, root: Path, *arguments: str) -> list[str]:
     parts = " ".join(f"source {ROOT}/packaging/bash/{name}.sh;" for name in ("say", "step", "machine", "setup"))
-    program = f"set -euo pipefail; ROOT={root}; cd {root}; {parts} {call}"
-    command = ["bash", "-c", program, "bash", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return ["bash", "-c", f"set -euo pipefail; ROOT={root}; cd {root}; {parts} {call}", "bash", *arguments]
