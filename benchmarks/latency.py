@@ -24,7 +24,7 @@ async def measure(*, quick: bool) -> dict[str, Any]:
         await stage.start_shop(options)
         last_id = ""
         while len(times_ms) < kills:
-            request = asyncio.create_task(stage.visit("/report"))
+            request = asyncio.create_task(stage.visit("/report", method="POST"))
             event, answered_us = await _next_kill(stage, last_id)
             times_ms.append((answered_us - event["ts_us"]) / 1000)
             last_id = event["id"]

@@ -139,11 +139,14 @@ class Stage:
             await asyncio.sleep(POLL_S)
         raise StageError(f"{problem} within {within_s:g} s; the logs' last lines:\n{self.last_lines()}")
 
-    async def visit(self, path: str) -> int | None:
-        """A request to the shop; the status, or None when the connection broke."""
+    async def visit(self, path: str, *, method: str = "GET") -> int | None:
+        """A request to the shop; the status, or None when the connection broke.
+
+        A GET on a connection that broke is tried once more by the client, a POST is not.
+        """
         try:
             timeout = aiohttp.ClientTimeout(total=10)
-            async with self._client().get(self.shop_url + path, timeout=timeout) as answer:
+            async with self._client().request(method, self.shop_url + path, timeout=timeout) as answer:
                 await answer.read()
                 return answer.status
         except (aiohttp.ClientError, TimeoutError):

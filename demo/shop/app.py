@@ -22,7 +22,7 @@ def front() -> Response:
     return Response("welcome to the shop\n", mimetype="text/plain")
 
 
-@app.get("/report")
+@app.post("/report")
 def report() -> Response:
     """Reads ever more into memory, as an export without paging does."""
     pause_s = float(os.environ.get("SHOP_REPORT_PAUSE_S", "0.01"))
@@ -31,7 +31,7 @@ def report() -> Response:
         time.sleep(pause_s)
 
 
-@app.get("/payment")
+@app.post("/payment")
 def payment() -> Response:
     """Waits for a payment provider that never answers, without a timeout of its own."""
     while True:

@@ -35,7 +35,7 @@ LINKS = (
 async def play(stage: Stage) -> StoredEvent:
     """Asks for the report that eats all memory; the root of the chain that follows."""
     before = {event["id"] for event in await stage.events(kind="worker.oom_killed")}
-    await stage.visit("/report")
+    await stage.visit("/report", method="POST")
 
     async def killed() -> StoredEvent | None:
         found = await stage.events(kind="worker.oom_killed", service=SERVICE)

@@ -35,7 +35,7 @@ LINKS = (
 async def play(stage: Stage) -> StoredEvent:
     """Asks for the payment that never answers; the root of the chain that follows."""
     before = {event["id"] for event in await stage.events(kind="worker.stuck")}
-    request = asyncio.create_task(stage.visit("/payment"))
+    request = asyncio.create_task(stage.visit("/payment", method="POST"))
 
     async def stuck() -> StoredEvent | None:
         found = await stage.events(kind="worker.stuck", service=SERVICE)
