@@ -19,7 +19,7 @@ fail() {
 }
 
 # A line for work that takes a while. On a terminal it is written over as time passes.
-show_running() { if [[ -n $CLEAR ]]; then printf '%s  … %s' "$CLEAR" "$1" >&2; fi; }
+show_running() { if [[ -n $CLEAR ]]; then printf '%s  … %s' "$CLEAR" "$1" >&2; else note "  … $1"; fi; }
 show_elapsed() { if [[ -n $CLEAR ]]; then printf '%s  … %s, %d s' "$CLEAR" "$1" "$2" >&2; fi; }
 show_done() { printf '%s  %sok%s %s%s\n' "$CLEAR" "$GREEN" "$PLAIN" "$1" "${2:+, $2 s}" >&2; }
 show_failed() { printf '%s  %s%sfailed%s %s%s\n' "$CLEAR" "$BOLD" "$RED" "$PLAIN" "$1" "${2:+, $2 s}" >&2; }
