@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from benchmarks.report import spread
-from demo.stage import SERVICE, ShopOptions, Stage
+from demo.stage import ShopOptions, Stage
 
 TITLE = "kernel kill -> row queryable through the API"
 KILLS = 50
@@ -37,7 +37,7 @@ async def _next_kill(stage: Stage, last_id: str) -> tuple[dict[str, Any], int]:
     """Asks for the newest kill until it is another one; the kill, and when the answer was there (UTC, in us)."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        found = await stage.events(kind="worker.oom_killed", service=SERVICE, limit="1")
+        found = await stage.events(kind="worker.oom_killed", service=stage.service, limit="1")
         answered_us = time.time_ns() // 1000
         if found and found[0]["id"] != last_id:
             return found[0], answered_us
@@ -47,6 +47,6 @@ async def _next_kill(stage: Stage, last_id: str) -> tuple[dict[str, Any], int]:
 
 async def _all_ready_again(stage: Stage, workers: int, replaced: int) -> None:
     async def ready() -> bool:
-        return len(await stage.events(kind="worker.ready", service=SERVICE, limit="500")) >= workers + replaced
+        return len(await stage.events(kind="worker.ready", service=stage.service, limit="500")) >= workers + replaced
 
     await stage.until(ready, "the replacement does not become ready")

@@ -53,6 +53,7 @@ class Stage:
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
         self.token = ""
+        self.service = SERVICE
         self.agent: asyncio.subprocess.Process | None = None
         self.server: asyncio.subprocess.Process | None = None
 
@@ -91,9 +92,10 @@ class Stage:
         self.agent = await self._spawn("agent", command)
         await self.until(lambda: self._agent_since(spawned_us), "the agent does not report to the server")
 
-    async def start_shop(self, options: ShopOptions, *, name: str = SERVICE, wait_ready: bool = True) -> MemoryGroup:
+    async def start_shop(self, options: ShopOptions, *, wait_ready: bool = True) -> MemoryGroup:
         """Starts the shop in a memory cgroup of its own; waits until every worker is ready on the timeline."""
         python = demo_python()
+        name = self.service = f"{SERVICE}-{os.getpid()}" if await self._name_is_taken() else SERVICE
         group = make_group(f"reflex-{name}-{os.getpid()}", options.limit_bytes)
         self._groups.append(group)
         port = free_port()
@@ -197,6 +199,11 @@ class Stage:
         """Whether the server has heard of probes from an agent that started since."""
         statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"] if host["name"] == HOST]
         return any(status.get("probes") and status["started_us"] >= started_us for status in statuses)
+
+    async def _name_is_taken(self) -> bool:
+        """Whether the agent sees a shop already: another stage on this host has one."""
+        statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"]]
+        return any(service["name"] == SERVICE for status in statuses for service in status.get("services", []))
 
     async def _all_ready(self, name: str, workers: int) -> bool:
         ready = await self.events(service=name, kind="worker.ready", host=HOST)

@@ -19,7 +19,7 @@ LINKS = (
         None,
         "its certificate: a person did it, from which terminal, not the kernel, not the master",
         lambda event: (
-            event["service"] == SERVICE
+            event["service"].startswith(SERVICE)
             and event["attrs"]["death"] == "killed_by_person"
             and event["attrs"]["sender"] == "bash"
             and event["attrs"]["sender_uid"] == os.getuid()
@@ -33,11 +33,11 @@ LINKS = (
 async def play(stage: Stage) -> StoredEvent:
     """Kills the newest worker from a shell on a terminal of its own; the root of the chain that follows."""
     before = {event["id"] for event in await stage.events(kind="worker.exited")}
-    newest = (await stage.events(kind="worker.ready", service=SERVICE))[0]
+    newest = (await stage.events(kind="worker.ready", service=stage.service))[0]
     await asyncio.to_thread(_type_at_a_terminal, f"kill -9 {newest['worker']['pid']}")
 
     async def killed() -> StoredEvent | None:
-        found = await stage.events(kind="worker.exited", service=SERVICE)
+        found = await stage.events(kind="worker.exited", service=stage.service)
         return next((event for event in found if event["id"] not in before), None)
 
     event: StoredEvent = await stage.until(killed, "no death came onto the timeline")

@@ -15,7 +15,7 @@ LINKS = (
         None,
         "which worker the kernel killed, by whose allocation, with how much memory, against which limit, how old",
         lambda event: (
-            event["service"] == SERVICE
+            event["service"].startswith(SERVICE)
             and event["worker"] is not None
             and event["attrs"]["limit_bytes"] == OPTIONS.limit_bytes
             and event["attrs"]["anon_bytes"] > OPTIONS.limit_bytes // 4
@@ -38,7 +38,7 @@ async def play(stage: Stage) -> StoredEvent:
     await stage.visit("/report", method="POST")
 
     async def killed() -> StoredEvent | None:
-        found = await stage.events(kind="worker.oom_killed", service=SERVICE)
+        found = await stage.events(kind="worker.oom_killed", service=stage.service)
         return next((event for event in found if event["id"] not in before), None)
 
     event: StoredEvent = await stage.until(killed, "no OOM kill came onto the timeline")

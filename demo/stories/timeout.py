@@ -17,7 +17,7 @@ LINKS = (
         None,
         "which worker stopped beating, for how long, against which timeout",
         lambda event: (
-            event["service"] == SERVICE
+            event["service"].startswith(SERVICE)
             and event["attrs"]["timeout_s"] == OPTIONS.timeout_s
             and event["attrs"]["heartbeat_age_s"] >= OPTIONS.timeout_s
         ),
@@ -38,7 +38,7 @@ async def play(stage: Stage) -> StoredEvent:
     request = asyncio.create_task(stage.visit("/payment", method="POST"))
 
     async def stuck() -> StoredEvent | None:
-        found = await stage.events(kind="worker.stuck", service=SERVICE)
+        found = await stage.events(kind="worker.stuck", service=stage.service)
         return next((event for event in found if event["id"] not in before), None)
 
     event: StoredEvent = await stage.until(stuck, "no stuck worker came onto the timeline")

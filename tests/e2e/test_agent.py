@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from demo.stage import ROOT, SERVICE, ShopOptions, Stage, StageError, demo_python, end
+from demo.stage import ROOT, ShopOptions, Stage, StageError, demo_python, end
 
 SHOP = ShopOptions(workers=2, import_s=0)
 
@@ -82,7 +82,7 @@ async def test_without_bpf_it_watches_by_proc_and_says_what_it_cannot_see(stage:
 async def _a_worker(stage: Stage) -> int | None:
     for host in (await stage.get("/v1/hosts"))["hosts"]:
         for service in host["status"].get("services", []):
-            if service["name"] == SERVICE and len(service["workers"]) == SHOP.workers:
+            if service["name"] == stage.service and len(service["workers"]) == SHOP.workers:
                 pid: int = service["workers"][0]["pid"]
                 return pid
     return None

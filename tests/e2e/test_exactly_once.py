@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.procfs import ProcFs
-from demo.stage import HOST, SERVICE, ShopOptions, Stage, StageError, demo_python
+from demo.stage import HOST, ShopOptions, Stage, StageError, demo_python
 
 WORKERS = 6
 KILLS = 200
@@ -50,7 +50,7 @@ async def _restart_server(stage: Stage) -> None:
 
 
 async def _master_pid(stage: Stage) -> int:
-    (up,) = await stage.events(kind="service.started", service=SERVICE)
+    (up,) = await stage.events(kind="service.started", service=stage.service)
     pid: int = up["attrs"]["master_pid"]
     return pid
 
@@ -72,7 +72,7 @@ async def _all_exits(stage: Stage) -> list[dict[str, Any]]:
     cursor = ""
     while True:
         paging = {"cursor": cursor} if cursor else {}
-        page = await stage.get("/v1/timeline", kind="worker.exited", service=SERVICE, limit="500", **paging)
+        page = await stage.get("/v1/timeline", kind="worker.exited", service=stage.service, limit="500", **paging)
         found += page["events"]
         cursor = page["next_cursor"]
         if not cursor:
