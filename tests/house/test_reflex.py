@@ -208,7 +208,8 @@ def test_a_full_disk_in_the_middle(tmp_path: Path) -> None:
 def test_a_step_that_is_interrupted_ends_with_all_its_children(tmp_path: Path, number: int, code: int) -> None:
     work = 'bash -c "sleep 300 & echo \\$! >child; wait"'
     program = _program(f'begin_setup; step name a title "" {work}', tmp_path)
-    process = subprocess.Popen(program, stderr=subprocess.PIPE)
+    # A test run that was put into the background ignores SIGINT, and bash would inherit that for good.
+    process = subprocess.Popen(["env", "--default-signal=INT", *program], stderr=subprocess.PIPE)
     child = tmp_path / "child"
     deadline = time.monotonic() + 20
     while not (child.exists() and child.read_text().strip()):
