@@ -11,7 +11,7 @@ import sys
 import aiohttp
 
 from benchmarks.report import show
-from demo.stage import StageError
+from demo.stage import EXIT_STOPPED, StageError, until_told
 
 BENCHMARKS = ("footprint", "latency")
 
@@ -34,7 +34,9 @@ def main() -> int:
         return 3
     benchmark = importlib.import_module(f"benchmarks.{options.name}")
     try:
-        result = asyncio.run(benchmark.measure(quick=options.quick))
+        result = asyncio.run(until_told(benchmark.measure(quick=options.quick)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return EXIT_STOPPED
     except (StageError, OSError, aiohttp.ClientError) as error:
         print(f"Not measured: {error}", file=sys.stderr)
         return 3

@@ -15,7 +15,7 @@ import aiohttp
 
 import demo.stories
 from demo.chain import Verdict, check_chain
-from demo.stage import Stage, StageError
+from demo.stage import EXIT_STOPPED, Stage, StageError, until_told
 from demo.traffic import Traffic
 
 STORIES = tuple(sorted(module.name for module in pkgutil.iter_modules(demo.stories.__path__)))
@@ -23,18 +23,18 @@ PAUSE_BETWEEN_S = 20.0
 
 
 def main() -> int:
-    """Exit codes: 0 every link of the chain is there, 1 one is missing, 2 usage, 3 the stage did not come up."""
+    """Exit codes: 0 every link of the chain is there, 1 one is missing, 2 usage, 3 no stage, 130 stopped."""
     options = _parser().parse_args()
     if os.geteuid() != 0:
         print("The demo needs root: it makes a memory cgroup and loads BPF programs. Run: sudo ./reflex demo")
         return 3
     try:
-        return asyncio.run(_once(options) if options.once else _show(options))
+        return asyncio.run(until_told(_once(options) if options.once else _show(options)))
     except (StageError, OSError, aiohttp.ClientError) as error:
         print(f"The demo could not be played: {error}", file=sys.stderr)
         return 3
-    except KeyboardInterrupt:
-        return 0
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return EXIT_STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,10 +8,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
@@ -22,7 +22,13 @@ SHOP = ROOT / "demo" / "shop"
 SERVICE = "shop-web"
 HOST = "demo-host"
 POLL_S = 0.02
+EXIT_STOPPED = 130
+"""Exit code of a program of the stage that Ctrl-C or SIGTERM ended."""
+
 READY_LINE = "reflex-server: ready on "
+
+
+Result = TypeVar("Result")
 
 
 class StageError(RuntimeError):
@@ -225,6 +231,13 @@ async def end(process: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> 
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+async def until_told(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs the work; SIGTERM ends it like Ctrl-C does, so that nothing that it started is left behind."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def demo_python() -> Path:

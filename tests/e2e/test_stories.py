@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from agent.procfs import ProcFs
 from demo.__main__ import STORIES
 from demo.stage import ROOT, StageError, demo_python
 
@@ -30,3 +32,23 @@ def test_every_link_of_the_story_is_there(story: str) -> None:
     assert result["chain"]["missing"] == []
     assert len(result["chain"]["links"]) >= len(result["links"]) - 1
     assert result["traffic"]["requests"] > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the demo loads BPF programs and makes a memory cgroup")
+def test_sigterm_leaves_nothing_behind() -> None:
+    try:
+        demo_python()
+    except StageError as error:
+        pytest.skip(str(error))
+    playing = subprocess.Popen([sys.executable, "-m", "demo", "oom"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert playing.stdout is not None
+    for line in playing.stdout:
+        if "#token=" in line:
+            break
+    procfs = ProcFs(Path("/proc"))
+    started = [pid for pid in procfs.pids() if procfs.parent_pid(pid) == playing.pid]
+    assert len(started) >= 3
+    playing.terminate()
+    playing.wait(30)
+    assert playing.returncode == 130
+    assert [pid for pid in started if procfs.start_ticks(pid) is not None] == []
