@@ -9,7 +9,7 @@ import time
 
 import orjson
 
-from agent.wire import Event, event_from_json, event_to_json, uuid7
+from agent.wire import Event, Evidence, event_from_json, event_to_json, uuid7
 from server.errors import StoreError
 from server.hosts import Host, Hosts
 from server.recorder import Recorder
@@ -105,7 +105,11 @@ def _silent(host: Host, silent_after_s: float) -> StoredEvent:
         ts_us=now_us,
         kind="agent.silent",
         severity="info" if planned else "warning",
-        text=f"agent of {host.name} not heard since {rfc3339(host.last_seen_us)}: {why}; what happens there is not seen",
+        text=(
+            f"The agent of {host.name} has not been heard for {(now_us - host.last_seen_us) / 1e6:.0f} s: {why}. "
+            "What happens there is not seen."
+        ),
+        evidence=(Evidence("ingest", f"its last batch came at {rfc3339(host.last_seen_us)}"),),
         cause=host.stopped_event,
         attrs={"last_seen_us": host.last_seen_us, "limit_s": silent_after_s},
     )
@@ -121,7 +125,7 @@ def _back(host: Host) -> StoredEvent:
         ts_us=now_us,
         kind="agent.back",
         severity="info",
-        text=f"agent of {host.name} heard again after {silence_us / 1e6:.0f} s; what it saw meanwhile follows",
+        text=f"The agent of {host.name} is heard again after {silence_us / 1e6:.0f} s; what it saw meanwhile follows.",
         cause=host.silent_event,
         attrs={"silence_us": silence_us},
     )
