@@ -251,10 +251,17 @@ def _mapping(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
+def _shown(value: object) -> str:
+    """A wrong value in a few characters; a container by its type, as one can be too deep or too large to print."""
+    if isinstance(value, dict | list):
+        return type(value).__name__
+    return repr(value[:60] if isinstance(value, str) else value)
+
+
 def _text(obj: Mapping[str, Any], key: str, limit: int) -> str:
     value = obj.get(key)
     if not isinstance(value, str) or not value:
-        raise WireError(key, f"must be a non-empty string, not {value!r:.60}")
+        raise WireError(key, f"must be a non-empty string, not {_shown(value)}")
     if len(value) > limit:
         raise WireError(key, f"is {len(value)} characters long; the limit is {limit}")
     return value
@@ -267,7 +274,7 @@ def _optional_text(obj: Mapping[str, Any], key: str) -> str | None:
 def _whole(obj: Mapping[str, Any], key: str) -> int:
     value = obj.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
-        raise WireError(key, f"must be a whole number from 0 to 2^53, not {value!r:.60}")
+        raise WireError(key, f"must be a whole number from 0 to 2^53, not {_shown(value)}")
     return value
 
 
@@ -276,7 +283,7 @@ def _uuid(obj: Mapping[str, Any], key: str) -> str:
     try:
         return str(UUID(value))
     except ValueError:
-        raise WireError(key, f"must be a UUID, not {value!r:.60}") from None
+        raise WireError(key, f"must be a UUID, not {_shown(value)}") from None
 
 
 def _worker(value: object) -> WorkerRef | None:

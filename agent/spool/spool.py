@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from agent.spool.log import Drop, Log
+from agent.spool.log import SEGMENT_BYTES, Drop, Log
+
+SEGMENTS_OF_CAP = 8
+"""A full spool gives up one segment at a time; a segment is no larger than this part of the cap."""
+
+log = logging.getLogger(__name__)
 
 
 class SpoolError(OSError):
@@ -49,18 +55,23 @@ class Spool:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
-            events, samples = Log(folder / "events", "events"), Log(folder / "samples", "samples")
-            is_new = events.next_seq == samples.next_seq == 1
-            return cls(_ident(folder / "id", is_new=is_new), events, samples, cap_bytes, lock)
         except BlockingIOError:
             raise SpoolError(f"the spool {folder} is in use by another agent; stop that one first") from None
         except OSError as error:
-            raise SpoolError(f"the spool {folder} cannot be used: {error}; free the disk or set state_dir") from None
+            raise _unusable(folder, error) from None
+        try:
+            segment_bytes = min(SEGMENT_BYTES, cap_bytes // SEGMENTS_OF_CAP)
+            events = Log(folder / "events", "events", segment_bytes=segment_bytes)
+            samples = Log(folder / "samples", "samples", segment_bytes=segment_bytes)
+            return cls(_ident(folder / "id", is_new=events.is_new or samples.is_new), events, samples, cap_bytes, lock)
+        except OSError as error:
+            os.close(lock)
+            raise _unusable(folder, error) from None
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes on the disk, and so an upper bound of what waits."""
-        return self._events.bytes_on_disk + self._samples.bytes_on_disk
+        """Bytes that wait on the disk."""
+        return self._events.bytes_waiting + self._samples.bytes_waiting
 
     @property
     def pending_events(self) -> int:
@@ -113,7 +124,8 @@ class Spool:
 
     async def sync(self) -> None:
         """Asks the disk to keep the events that were written, off the event loop."""
-        await asyncio.to_thread(self._events.sync)
+        if unsynced := self._events.take_unsynced():
+            await asyncio.to_thread(_sync, unsynced)
 
     def close(self) -> None:
         """Closes the files and frees the lock."""
@@ -122,10 +134,25 @@ class Spool:
         os.close(self._lock)
 
     def _keep_cap(self) -> None:
-        while self.pending_bytes > self._cap_bytes:
+        while self._events.bytes_on_disk + self._samples.bytes_on_disk > self._cap_bytes:
             reason = f"the spool reached its cap of {self._cap_bytes // (1024 * 1024)} MiB"
             if not self._samples.drop_oldest(reason) and not self._events.drop_oldest(reason):
                 return
+
+
+def _unusable(folder: Path, error: OSError) -> SpoolError:
+    return SpoolError(f"the spool {folder} cannot be used: {error}; free the disk or set state_dir")
+
+
+def _sync(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            with path.open("r+b") as file:
+                os.fdatasync(file.fileno())
+        except FileNotFoundError:
+            continue  # acknowledged and removed meanwhile
+        except OSError as error:
+            log.warning("the spool file %s cannot be synced: %s", path, error)
 
 
 def _lock(folder: Path) -> int:
