@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -132,6 +134,16 @@ class Stage:
             answer.raise_for_status()
             return await answer.json()
 
+    @asynccontextmanager
+    async def follow(self, **filters: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """The live stream: events as they become visible, from the moment of entering on."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        timeout = aiohttp.ClientTimeout(total=None)
+        stream = self._client().get(self.url + "/v1/stream", params=filters, headers=headers, timeout=timeout)
+        async with stream as answer:
+            answer.raise_for_status()
+            yield _messages(answer)
+
     async def events(self, **filters: str) -> list[dict[str, Any]]:
         """Events of the timeline, newest first."""
         found: list[dict[str, Any]] = (await self.get("/v1/timeline", **filters))["events"]
@@ -219,6 +231,17 @@ class Stage:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
         return self._session
+
+
+async def _messages(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The events of a stream of server-sent events."""
+    name = ""
+    async for raw in answer.content:
+        field, _, value = raw.decode().rstrip("\n").partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data" and name == "timeline":
+            yield json.loads(value)
 
 
 async def end(process: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> None:
