@@ -1,0 +1,28 @@
+"""The commands that ask the server something, each with the client and the screen that it needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from ctl.access import find_access
+from ctl.chain import print_chain
+from ctl.client import connect
+from ctl.follow import Follower
+from ctl.hosts import print_hosts
+from ctl.screen import Screen
+from ctl.timeline import TimelinePrinter, print_timeline, question_of
+
+
+async def ask(options: argparse.Namespace, screen: Screen) -> None:
+    """Runs `timeline`, `chain` or `hosts`; raises CtlError."""
+    async with connect(find_access(), insecure=options.insecure) as client:
+        if options.command == "chain":
+            await print_chain(client, options.id, screen, as_json=options.json)
+        elif options.command == "hosts":
+            await print_hosts(client, screen, as_json=options.json)
+        else:
+            question, printer = question_of(options), TimelinePrinter(screen, as_json=options.json)
+            if options.follow:
+                await Follower(client, question, printer).run()
+            else:
+                await print_timeline(client, question, printer)
