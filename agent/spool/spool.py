@@ -30,8 +30,8 @@ class SpoolBatch:
     events: tuple[tuple[int, bytes], ...]
     samples: tuple[tuple[int, bytes], ...]
 
-    def __bool__(self) -> bool:
-        return bool(self.events or self.samples)
+    def __len__(self) -> int:
+        return len(self.events) + len(self.samples)
 
 
 class Spool:
@@ -79,9 +79,14 @@ class Spool:
         return self._events.pending
 
     @property
+    def pending(self) -> int:
+        """Records that the server has not acknowledged."""
+        return self._events.pending + self._samples.pending
+
+    @property
     def waiting(self) -> bool:
         """Whether anything waits to be sent."""
-        return bool(self._events.pending or self._samples.pending)
+        return self.pending > 0
 
     def wake(self, *, on_event: Callable[[], None], on_sample: Callable[[], None]) -> None:
         """Calls these after every append."""
