@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import socket
 import stat
 import tomllib
@@ -15,6 +16,8 @@ from typing import Any
 
 DEFAULT_FILE = Path("/etc/reflex/reflexd.toml")
 ENVIRONMENT_PREFIX = "REFLEXD_"
+MAX_KEY_BYTES = 1024
+MIN_SPOOL_BYTES = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -58,19 +61,26 @@ class Settings:
     def read_host_key(self) -> str:
         """The key itself; raises SettingsError when the file is missing, empty or readable by others."""
         try:
-            mode = self.host_key_file.stat().st_mode
-            key = self.host_key_file.read_text().strip()
+            with self.host_key_file.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                key = file.read(MAX_KEY_BYTES + 1).decode("ascii").strip()
         except OSError as error:
             raise SettingsError(
                 f"the host key {self.host_key_file} cannot be read ({error.strerror}); "
                 f"make one with: reflex-server host-key add {self.host} --out {self.host_key_file}"
             ) from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"the host key {self.host_key_file} is no text; is it the right file?") from None
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise SettingsError(
                 f"the host key {self.host_key_file} can be read by others; run: chmod 600 {self.host_key_file}"
             )
         if not key:
             raise SettingsError(f"the host key {self.host_key_file} is empty")
+        if len(key) > MAX_KEY_BYTES or len(key.split()) > 1:
+            raise SettingsError(
+                f"the host key {self.host_key_file} must be one word on one line; is it the right file?"
+            )
         return key
 
 
@@ -97,14 +107,17 @@ def load_settings(options: argparse.Namespace, environment: Mapping[str, str] = 
 
 def _from_file(named: Path | None) -> list[tuple[str, object, str]]:
     path = named or DEFAULT_FILE
-    if named is None and not path.exists():
-        return []
     try:
-        text = path.read_text()
+        with path.open("rb") as file:
+            text = file.read().decode()
         table = tomllib.loads(text)
+    except FileNotFoundError:
+        if named is None:
+            return []
+        raise SettingsError(f"the settings file {path} is not there") from None
     except OSError as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits and deep nesting among them
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
     return [(name, value, f"{path}, line {_line_of(text, name)}") for name, value in table.items()]
 
@@ -132,10 +145,10 @@ def _convert(name: str, raw: object, where: str) -> Any:
         return _boolean(name, raw, where)
     if kind == "int":
         return _whole(name, raw, where)
-    if not isinstance(raw, str) or not raw:
-        raise SettingsError(f"{where}: {name} must be a non-empty string, not {raw!r}")
+    if not isinstance(raw, str) or not raw or not raw.isprintable():
+        raise SettingsError(f"{where}: {name} must be a string of printable characters, not {_shown(raw)}")
     if name == "log_level" and raw not in LOG_LEVELS:
-        raise SettingsError(f"{where}: log_level must be one of {', '.join(LOG_LEVELS)}, not {raw!r}")
+        raise SettingsError(f"{where}: log_level must be one of {', '.join(LOG_LEVELS)}, not {_shown(raw)}")
     return Path(raw) if kind == "Path" else raw
 
 
@@ -144,15 +157,24 @@ def _boolean(name: str, raw: object, where: str) -> bool:
         return raw
     if isinstance(raw, str) and raw.lower() in (*_TRUE, *_FALSE):
         return raw.lower() in _TRUE
-    raise SettingsError(f"{where}: {name} must be true or false, not {raw!r}")
+    raise SettingsError(f"{where}: {name} must be true or false, not {_shown(raw)}")
 
 
 def _whole(name: str, raw: object, where: str) -> int:
-    if isinstance(raw, int) and not isinstance(raw, bool) and raw > 0:
-        return raw
-    if isinstance(raw, str) and raw.isdigit() and int(raw) > 0:
-        return int(raw)
-    raise SettingsError(f"{where}: {name} must be a whole number above 0, not {raw!r}")
+    if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 19:
+        raw = int(raw)
+    if isinstance(raw, bool) or not isinstance(raw, int) or raw <= 0:
+        raise SettingsError(f"{where}: {name} must be a whole number above 0, not {_shown(raw)}")
+    if name == "spool_max_bytes" and raw < MIN_SPOOL_BYTES:
+        raise SettingsError(f"{where}: {name} must be at least {MIN_SPOOL_BYTES}, not {raw}")
+    return raw
+
+
+def _shown(raw: object) -> str:
+    """A wrong value in a few characters; a table or list by its type."""
+    if isinstance(raw, dict | list):
+        return f"a {type(raw).__name__}"
+    return repr(raw[:60] if isinstance(raw, str) else raw)
 
 
 def _option(name: str) -> str:
@@ -160,7 +182,9 @@ def _option(name: str) -> str:
 
 
 def _line_of(text: str, name: str) -> int:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.split("=", 1)[0].strip().strip('"') == name:
+    """The line where a key or table begins: `name = …`, `"name" = …`, `name.part = …` or `[name]`."""
+    begins = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
+    for number, line in enumerate(text.split("\n"), 1):
+        if begins.match(line):
             return number
     return 1
