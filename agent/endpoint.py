@@ -40,7 +40,7 @@ def endpoint_of(server_url: str, *, allow_plain_http: bool) -> Endpoint:
 
 def authorization(host_key: str) -> str:
     """The header's value; raises LinkError, which never shows the key."""
-    if not host_key.isascii() or not host_key.isprintable() or " " in host_key or not host_key:
+    if not host_key or not host_key.isascii() or not _is_plain(host_key):
         raise LinkError("the host key must be one line of plain characters without spaces; make a new one")
     return f"Bearer {host_key}"
 
@@ -48,11 +48,15 @@ def authorization(host_key: str) -> str:
 def _split(server_url: str) -> SplitResult:
     try:
         parts = urlsplit(server_url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and server_url.isprintable():
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _is_plain(server_url):
             return parts
     except ValueError:
         pass
     raise LinkError(f"server_url {server_url!r} must look like https://reflex.example or unix:/run/reflex.sock")
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and " " not in text
 
 
 def _is_loopback(host: str) -> bool:

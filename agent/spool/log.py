@@ -215,7 +215,7 @@ class Log:
         data = frame(seq, payload)
         if os.pwrite(self._file, data, segment.size) != len(data):
             os.ftruncate(self._file, segment.size)
-            raise OSError(errno.ENOSPC, "the disk took only a part of a record")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         segment.size += len(data)
         self._bytes += len(data)
         segment.last_seq = seq

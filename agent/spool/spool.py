@@ -140,7 +140,7 @@ class Spool:
 
     def _keep_cap(self) -> None:
         while self._events.bytes_on_disk + self._samples.bytes_on_disk > self._cap_bytes:
-            reason = f"the spool reached its cap of {self._cap_bytes // (1024 * 1024)} MiB"
+            reason = f"the spool reached its cap of {self._cap_bytes / 1e6:.3g} MB"
             if not self._samples.drop_oldest(reason) and not self._events.drop_oldest(reason):
                 return
 
