@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agent.endpoint import Endpoint, authorization, endpoint_of
 from agent.link import Link, LinkError
 from agent.spool import Spool
+
+patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,7 @@ def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
     assert "tiger" not in str(caught.value)
 
 
+@patient
 @given(st.text() | st.text().map("https://".__add__) | st.text().map("unix:/".__add__))
 def test_no_address_makes_anything_but_a_link_error(server_url: str) -> None:
     try:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from agent.settings import SETTINGS_DOC, Settings, SettingsError, add_arguments, load_settings
+
+patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 Load = Callable[..., Settings]
 
@@ -166,6 +170,7 @@ def _assert_settings_or_error(call: Callable[[], Any]) -> None:
     assert isinstance(settings, Settings)
 
 
+@patient
 @given(environment=st.dictionaries(NAMES.map(lambda name: f"REFLEXD_{name.upper()}"), st.text(max_size=30), max_size=4))
 @example({"REFLEXD_SPOOL_MAX_BYTES": "9" * 5000})
 @example({"REFLEXD_HOST": "\udcff"})
@@ -184,6 +189,7 @@ TOML_VALUES: SearchStrategy[str] = st.recursive(
 )
 
 
+@patient
 @given(lines=st.lists(st.tuples(NAMES, TOML_VALUES).map(" = ".join) | st.text(max_size=30), max_size=4))
 def test_no_file_makes_anything_but_a_settings_error(
     lines: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -193,6 +199,7 @@ def test_no_file_makes_anything_but_a_settings_error(
     _assert_settings_or_error(lambda: load_settings(argparse.Namespace(config=file), {}))
 
 
+@patient
 @given(content=st.binary(max_size=60))
 def test_no_bytes_make_anything_but_a_settings_error(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.getbasetemp() / "any.bytes"

@@ -8,7 +8,8 @@ from uuid import RFC_4122, UUID
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agent.wire import (
@@ -32,6 +33,9 @@ from agent.wire import (
     sample_to_json,
     uuid7,
 )
+
+patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 WHOLE = st.integers(0, MAX_INTEGER)
 NAME = st.text(min_size=1, max_size=MAX_NAME_CHARS)
@@ -93,28 +97,33 @@ def _problem(read: Callable[[object], object], value: object) -> str | None:
     return None
 
 
+@patient
 @given(EVENTS)
 def test_an_event_comes_back_as_it_was(event: Event) -> None:
     assert event_from_json(orjson.loads(orjson.dumps(event_to_json(event)))) == event
 
 
+@patient
 @given(SAMPLES)
 def test_a_sample_comes_back_as_it_was(sample: Sample) -> None:
     assert sample_from_json(orjson.loads(orjson.dumps(sample_to_json(sample)))) == sample
 
 
+@patient
 @given(JSON)
 def test_whatever_arrives_is_a_record_or_a_wire_error(value: object) -> None:
     for read in (event_from_json, sample_from_json):
         assert _problem(read, value) != ""
 
 
+@patient
 @given(field=st.sampled_from(sorted(_everyday_event())), value=JSON)
 def test_one_wrong_field_is_a_wire_error_at_most(field: str, value: object) -> None:
     problem = _problem(event_from_json, {**_everyday_event(), field: value})
     assert problem is None or problem.startswith(field)
 
 
+@patient
 @given(field=st.sampled_from(["ts_us", "metric", "value", "service", "subject"]), value=JSON)
 def test_one_wrong_field_of_a_sample_is_a_wire_error_at_most(field: str, value: object) -> None:
     problem = _problem(sample_from_json, {**sample_to_json(Sample(1, "agent.rss_bytes", 1.0)), field: value})
@@ -138,6 +147,7 @@ def test_the_number_of_attributes_is_bounded(count: int) -> None:
             event_from_json(event)
 
 
+@patient
 @given(ts_us=WHOLE, bits=st.integers(0, 2**62 - 1))
 def test_an_id_is_a_version_7_uuid(ts_us: int, bits: int) -> None:
     ident = UUID(uuid7(ts_us, bits))
@@ -145,12 +155,14 @@ def test_an_id_is_a_version_7_uuid(ts_us: int, bits: int) -> None:
     assert ident.int >> 80 == ts_us // 1000
 
 
+@patient
 @given(times=st.lists(WHOLE, min_size=2, max_size=2, unique=True), bits=st.lists(st.integers(0, 2**62 - 1), min_size=2))
 def test_the_order_of_ids_is_the_order_of_time(times: list[int], bits: list[int]) -> None:
     early, late = sorted(times)
     assert uuid7(early, bits[0]) < uuid7(late, bits[1])
 
 
+@patient
 @given(ts_us=WHOLE, bits=st.integers(0, 2**62 - 1))
 def test_an_id_gives_its_time_back_to_within_a_microsecond(ts_us: int, bits: int) -> None:
     value = UUID(uuid7(ts_us, bits)).int
