@@ -75,6 +75,8 @@ class Follower:
         self._print(events)
         if events:
             self._last_id = _id_of(events[-1])
+        elif not self._was_connected:
+            note("nothing yet; waiting for events")
 
     def _take(self, message: Message) -> None:
         if message.event != "timeline":

@@ -93,8 +93,11 @@ def note(text: str) -> None:
 
 
 def _write(data: bytes) -> None:
+    """All of it: with PYTHONUNBUFFERED a single write may take a part only."""
+    rest = memoryview(data)
     try:
-        sys.stdout.buffer.write(data)
+        while rest:
+            rest = rest[sys.stdout.buffer.write(rest) :]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise ReaderGone from None

@@ -59,19 +59,22 @@ async def print_timeline(client: Client, question: Question, printer: TimelinePr
 
 
 async def newest(client: Client, question: Question) -> tuple[list[Any], bool]:
-    """The newest events as the server tells them, oldest first, and whether it may have older ones that match."""
+    """The newest events as the server tells them, oldest first, and whether it has older ones that match.
+
+    It asks for one event more than is wanted: a cursor alone says only that there may be more.
+    """
     events: list[Any] = []
     cursor: str | None = None
     while True:
-        page = str(min(PAGE, question.limit - len(events)))
+        page = str(min(PAGE, question.limit + 1 - len(events)))
         place = [("cursor", cursor)] if cursor else list(question.span)
         answer = await client.get("/v1/timeline", [*question.filters, *place, ("limit", page)])
         found, cursor = answer.get("events"), answer.get("next_cursor")
         if not isinstance(found, list):
             raise ServerFailing(f"{client.url}/v1/timeline did not answer with a list of events; is it reflex-server?")
         events += found
-        if cursor is None or not found or len(events) >= question.limit:
-            return events[::-1], cursor is not None
+        if cursor is None or not found or len(events) > question.limit:
+            return events[: question.limit][::-1], len(events) > question.limit
 
 
 async def recent(client: Client, count: int) -> list[Entry]:
