@@ -8,7 +8,7 @@ from datetime import UTC, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.wire import Evidence
@@ -103,6 +103,7 @@ def test_a_very_deep_chain_stays_on_the_screen() -> None:
     assert "┆499┆ └─ " in lines[-2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=30))
 def test_every_event_is_drawn_exactly_once(pairs: list[tuple[int, int]]) -> None:
     causes = dict(pairs)
@@ -110,6 +111,7 @@ def test_every_event_is_drawn_exactly_once(pairs: list[tuple[int, int]]) -> None
     assert sorted(node.entry.id for node in nodes(chain_of(*entries))) == sorted(one.id for one in entries)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_clean_text_has_nothing_that_steers(text: str) -> None:
     assert all(unicodedata.category(one) not in ("Cc", "Cf", "Zl", "Zp") for one in clean(text))
@@ -119,6 +121,7 @@ def test_clean_keeps_what_people_read() -> None:
     assert clean("größer 漢字 a\tb\r\nc\x1b[31m\u202eevil\u200b\x9b2J") == "größer 漢字 a b  c[31mevil2J"
 
 
+@settings(deadline=None)
 @given(st.recursive(st.text() | st.integers(-(2**53), 2**53), lambda inner: st.lists(inner), max_leaves=5))
 def test_json_means_the_same_and_shows_no_hidden_character(value: Any) -> None:
     line = json_line(value).decode()
@@ -126,6 +129,7 @@ def test_json_means_the_same_and_shows_no_hidden_character(value: Any) -> None:
     assert all(unicodedata.category(one) not in ("Cc", "Cf") for one in line[:-1])
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab 漢é\u0301"), st.integers(2, 30))
 def test_wrapped_lines_fit_and_keep_every_character(text: str, width: int) -> None:
     lines = wrap(text, width)
@@ -157,6 +161,7 @@ def test_times() -> None:
             read_time(wrong, zone=zone)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40))
 def test_a_stream_reads_the_same_in_pieces_of_any_size(piece: int) -> None:
     text = (
