@@ -190,6 +190,7 @@ class Log:
             after_seq = last.after_seq
             self._remove_segment(last)
         segment = new_segment(self._folder, after_seq=after_seq, first_seq=first_seq)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._segments.append(segment)
 
@@ -226,6 +227,7 @@ class Log:
             self._file is None
             or self._segments[-1].size >= self._segment_bytes
             or self._segments[-1].last_seq + 1 != seq
+            or os.fstat(self._file).st_nlink == 0  # somebody removed it; what is written to it could not be read again
         ):
             self._start_segment(seq)
         return self._segments[-1]
@@ -279,6 +281,8 @@ class Log:
             if error.errno not in (errno.EIO, errno.ENOENT):
                 raise
             log.warning("the spool file %s cannot be read: %s", segment.path, error)
+            if segment is self._segments[-1]:
+                self._close_file()  # the next record goes into a file of its own
         self._note_missing(expected, segment.last_seq)
 
     def _note_missing(self, first_seq: int, last_seq: int) -> None:

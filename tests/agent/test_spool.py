@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,32 @@ def test_a_file_that_was_removed_is_counted(folder: Path) -> None:
     spool = Spool.open(folder, 8 * 1000)
     assert [seq for seq, _ in everything(spool)[0]] == list(range(lost + 1, 101))
     assert spool.take_drops() == [Drop("events", lost, "their spool file was damaged")]
+
+
+def test_a_spool_that_is_removed_under_the_agent_costs_what_was_in_it_and_no_more(folder: Path) -> None:
+    spool = Spool.open(folder, ROOMY)
+    first = [spool.append_event(b"{}") for _ in range(3)]
+    shutil.rmtree(folder)
+    later = [spool.append_event(b"{}") for _ in range(3)]
+    assert [seq for seq, _ in everything(spool)[0]] == later
+    assert spool.take_drops() == [Drop("events", len(first), "their spool file was damaged")]
+    waiting = spool.append_event(b"{}")
+    before = spool.id
+    spool.close()
+    spool = Spool.open(folder, ROOMY)
+    assert [seq for seq, _ in everything(spool)[0]] == [waiting]
+    assert spool.id != before
+
+
+def test_after_a_file_that_cannot_be_read_comes_one_that_can(folder: Path) -> None:
+    spool = Spool.open(folder, ROOMY)
+    spool.append_event(b"{}")
+    segments(folder)[-1].rename(folder / "moved")
+    assert everything(spool) == ([], [])
+    assert spool.take_drops() == [Drop("events", 1, "their spool file was damaged")]
+    seq = spool.append_event(b"{}")
+    assert everything(spool)[0] == [(seq, b"{}")]
+    assert spool.take_drops() == []
 
 
 def test_stray_files_do_no_harm(folder: Path) -> None:
