@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ctl.commandline import read_arguments
-from ctl.errors import CtlError, ReaderGone
+from ctl.errors import CtlError, Misused, ReaderGone
 from ctl.screen import note, screen_of_stdout
 
 INTERRUPTED = 130
@@ -17,6 +17,9 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code (docs/reflexctl.md)."""
+    if sys.stdout is None:
+        note("stdout is closed, so there is nowhere to answer")
+        return Misused.exit_code
     options = read_arguments(sys.argv[1:] if argv is None else argv)
     try:
         _run(options)
