@@ -147,8 +147,10 @@ class Link:
             ) as answer:
                 said = await _read_bounded(answer.content)
                 return read_answer(answer.status, answer.headers.get("Retry-After", ""), said, batch)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TryLater(f"server unreachable ({error or type(error).__name__})") from None
+        except TimeoutError:
+            raise TryLater("server unreachable (no answer in time)") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise TryLater(f"server unreachable ({str(error) or type(error).__name__})") from None
 
     def _encoded_status(self) -> bytes:
         """The status must never stop the sending, whatever is wrong with it."""

@@ -306,7 +306,11 @@ async def test_a_late_server_is_waited_for(server: Server, spool: Spool, connect
 
 
 async def test_a_server_that_never_answers_is_given_up_and_asked_again(
-    server: Server, spool: Spool, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    spool: Spool,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(agent.link, "TIMEOUT", ClientTimeout(total=0.3))
 
@@ -320,6 +324,7 @@ async def test_a_server_that_never_answers_is_given_up_and_asked_again(
     await connect(server)
     await until(lambda: not spool.waiting)
     assert server.sent() == [1, 1]
+    assert "server unreachable (no answer in time); 1 events stay spooled" in caplog.text
 
 
 async def test_a_server_that_comes_back_gets_everything_in_order(
