@@ -89,6 +89,7 @@ class Running:
 
     def wait_for(self, text: str, *, on: str = "out") -> None:
         """Returns when this text has been printed."""
+        assert self._process.stdout is not None and self._process.stderr is not None
         pipes = {self._process.stdout: "out", self._process.stderr: "err"}
         deadline = time.monotonic() + PATIENCE_S
         while text.encode() not in self._said[on]:
