@@ -61,14 +61,16 @@ static __always_inline void *reserve(__u32 kind, __u64 bytes, struct task_struct
 {
 	struct record_header *header = bpf_ringbuf_reserve(&records, bytes, 0);
 
-	count(kind, header == NULL);
-	if (!header)
+	if (!header) {
+		count(kind, 1);
 		return NULL;
+	}
 	__builtin_memset(header, 0, bytes);
 	header->at_ns = bpf_ktime_get_boot_ns();
 	header->start_ns = task->group_leader->start_boottime;
 	header->kind = kind;
 	header->pid = task->tgid;
+	count(kind, 0);
 	return header;
 }
 

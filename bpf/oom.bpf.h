@@ -91,11 +91,14 @@ int BPF_PROG(on_oom_pid, int victim_pid)
 {
 	struct oom_record *record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	__u32 pid = victim_pid;
-	struct tracked *known = bpf_map_lookup_elem(&tracked, &pid);
+	struct tracked *known;
 
-	count(RECORD_OOM, record == NULL);
-	if (!record)
+	if (!record) {
+		count(RECORD_OOM, 1);
 		return 0;
+	}
+	known = bpf_map_lookup_elem(&tracked, &pid);
+	count(RECORD_OOM, 0);
 	__builtin_memset(record, 0, sizeof(*record));
 	record->header.at_ns = bpf_ktime_get_boot_ns();
 	record->header.kind = RECORD_OOM;

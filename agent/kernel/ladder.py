@@ -112,12 +112,12 @@ def _load_what_loads(library: Libbpf, path: Path, refused: dict[str, str]) -> Bp
         try:
             candidate.load()
             return candidate
-        except BpfError as error:
+        except BpfError:
             candidate.close()
             culprit = _failed_program(library.messages)
             if culprit is None or culprit in refused:
                 raise
-            refused[culprit] = f"the kernel refused the program: {error.strerror}"
+            refused[culprit] = f"the kernel refused the program{_verdict(library.messages)}"
 
 
 def _failed_program(messages: Sequence[str]) -> str | None:
@@ -126,6 +126,16 @@ def _failed_program(messages: Sequence[str]) -> str | None:
         if "prog '" in message and "failed to" in message:
             return message.split("prog '", 1)[1].split("'", 1)[0]
     return None
+
+
+def _verdict(messages: Sequence[str]) -> str:
+    """The verifier's last words on the program, from the log that libbpf prints; nothing when it said nothing."""
+    for message in messages:
+        _, begin, text = message.partition("-- BEGIN PROG LOAD LOG --")
+        lines = [line for line in text.splitlines() if line and not line.startswith(("processed ", "-- END"))]
+        if begin and lines:
+            return f": {lines[-1].strip()}"
+    return ""
 
 
 def _attach_best(loaded: BpfObject, signal: str, rungs: tuple[Rung, ...], refused: dict[str, str]) -> Probe:

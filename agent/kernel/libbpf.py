@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-_MESSAGE_BYTES = 4096
+_MESSAGE_BYTES = 64 * 1024
 _KEPT_MESSAGES = 200
+_LEVEL_INFO = 1
 _BTF_KIND_PTR, _BTF_KIND_TYPEDEF = 2, 8
 
 _Printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -76,7 +77,9 @@ class Libbpf:
         self._printer = _Printer(self._keep_message)
         self.c.libbpf_set_print(self._printer)
 
-    def _keep_message(self, _level: int, form: bytes, arguments: int) -> int:
+    def _keep_message(self, level: int, form: bytes, arguments: int) -> int:
+        if level > _LEVEL_INFO:
+            return 0
         buffer = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self._libc.vsnprintf(buffer, _MESSAGE_BYTES, form, ctypes.c_void_p(arguments))
         if len(self.messages) < _KEPT_MESSAGES:
