@@ -93,12 +93,12 @@ async def test_the_status_names_services_workers_and_costs(stage: Stage) -> None
 
     async def told() -> dict[str, Any] | None:
         status: dict[str, Any] = (await stage.get("/v1/hosts"))["hosts"][0]["status"]
-        services = status.get("services", [])
-        all_ready = services and all(worker["state"] == "ready" for worker in services[0]["workers"])
+        shop = next((s for s in status.get("services", []) if s["name"] == stage.service), {"workers": []})
+        all_ready = len(shop["workers"]) == SHOP.workers and {w["state"] for w in shop["workers"]} == {"ready"}
         return status if all_ready and status["rss_bytes"] else None
 
     status = await stage.until(told, "the status is not complete")
-    (service,) = status["services"]
+    (service,) = [service for service in status["services"] if service["name"] == stage.service]
     assert service["listeners"][0].startswith("tcp 127.0.0.1:")
     assert [worker["slot"] for worker in service["workers"]] == [0, 1]
     assert {probe["state"] for probe in status["probes"]} <= {"attached", "degraded", "off"}
