@@ -141,8 +141,8 @@ class Sample:
 class Batch:
     """What one `POST /v1/ingest` carries: numbered events and samples of one spool, and the agent's status.
 
-    Sequence numbers rise within each stream of a spool; after an unclean stop they leap, and none is used twice. `status` is free-form and bounded:
-    it describes the agent (version, probes, services) and replaces the status that came before.
+    Sequence numbers rise within each stream of a spool; after an unclean stop they leap, and none is used twice.
+    `status` is free-form and bounded: it describes the agent (version, probes, services) and replaces the one before.
     """
 
     spool: str

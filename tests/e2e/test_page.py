@@ -41,7 +41,9 @@ ARGUMENTS = (
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium"),
-    pytest.mark.skipif(not PAGE.exists(), reason="server/web/dist is missing: npm install --no-save && npm run build in server/web"),
+    pytest.mark.skipif(
+        not PAGE.exists(), reason="server/web/dist is missing: npm install --no-save && npm run build in server/web"
+    ),
 ]
 
 
