@@ -19,7 +19,8 @@ from agent.kernel.source import KernelSource, open_kernel
 from agent.link import Link, LinkError
 from agent.procfs import ProcFs
 from agent.reporter import Reporter
-from agent.rollup import Rollup, Service
+from agent.rollup import Rollup
+from agent.service import Service
 from agent.settings import Settings, SettingsError
 from agent.spool import Spool, SpoolError
 from agent.watcher import Watcher

@@ -5,15 +5,13 @@ Every method takes times from outside (`at_us`, UTC microseconds) and returns th
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 
 from agent import sentences
 from agent.deaths import SIGABRT, SIGKILL, certify, signal_evidence
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
-from agent.procfs import Listener
+from agent.service import Birth, Service, Worker
 from agent.slots import Predecessor, Slots
 from agent.wire import Event, Evidence, Scalar, Severity, WorkerRef
 
@@ -25,50 +23,6 @@ OOM_CONFIRM_US = 2_000_000
 
 SIGNAL_EXPLAINS_US = 60_000_000
 """How long a control signal to a master explains what the master does to its workers."""
-
-_SIGNALS_KEPT = 8
-
-
-class Birth(Enum):
-    """How it is known that a worker came; the value names the source."""
-
-    FORK = "sched:sched_process_fork"
-    SCAN = "procfs"
-    UNSEEN = "before the agent"
-
-
-@dataclass(slots=True)
-class Service:
-    """One master and its workers. Masters that follow one another under one name share the lanes."""
-
-    name: str
-    kind: str
-    master_pid: int
-    start_ticks: int
-    timeout_s: float | None
-    cgroup: str
-    slots: Slots
-    listeners: tuple[Listener, ...] = ()
-    started_event: str | None = None
-    signalled_event: str | None = None
-    signalled_us: int = 0
-    stopped_event: str | None = None
-    workers: dict[int, Worker] = field(default_factory=dict)
-    signals: deque[SignalRecord] = field(default_factory=lambda: deque(maxlen=_SIGNALS_KEPT))
-
-
-@dataclass(slots=True)
-class Worker:
-    """One worker; `heartbeat_inode` names its heartbeat file, `ready_us` is None until its first beat."""
-
-    ref: WorkerRef
-    service: Service
-    started_us: int
-    heartbeat_inode: int | None
-    started_event: str | None = None
-    ready_us: int | None = None
-    stuck_event: str | None = None
-    signals: deque[SignalRecord] = field(default_factory=lambda: deque(maxlen=_SIGNALS_KEPT))
 
 
 @dataclass(frozen=True, slots=True)

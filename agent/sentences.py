@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from agent.deaths import Certificate, sender_words
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
+from agent.service import Service, Worker
 from agent.slots import Predecessor
 from agent.wire import Evidence, Scalar
 from agent.words import signal_name, size, span
-
-if TYPE_CHECKING:
-    from agent.rollup import Service, Worker
 
 OOM_SOURCE = "oom:mark_victim"
 

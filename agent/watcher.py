@@ -9,7 +9,8 @@ from agent.clock import Clock
 from agent.discovery import FoundMaster, find_masters
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
 from agent.procfs import Process, ProcFs
-from agent.rollup import NS_PER_TICK, Birth, Rollup, Service, Worker
+from agent.rollup import NS_PER_TICK, Rollup
+from agent.service import Birth, Service, Worker
 from agent.slots import Slots
 from agent.wire import Event
 from agent.workers import gunicorn

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
-from agent.rollup import Rollup, Service
+from agent.rollup import Rollup
+from agent.service import Service
 from agent.slots import Slots
 from agent.wire import uuid7
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agent.rollup import OOM_CONFIRM_US, Birth, Rollup, Service
+from agent.rollup import OOM_CONFIRM_US, Rollup
+from agent.service import Birth, Service
 from agent.wire import event_from_json, event_to_json
 
 Build = Callable[..., Any]

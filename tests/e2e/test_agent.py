@@ -7,27 +7,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo.stage import ROOT, ShopOptions, Stage, StageError, demo_python, end
+from demo.stage import ROOT, ShopOptions, Stage, end
 
 SHOP = ShopOptions(workers=2, import_s=0)
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: BPF programs can be loaded by root only")
-    try:
-        demo_python()
-    except StageError as error:
-        pytest.skip(str(error))
-    async with Stage() as made:
-        yield made
 
 
 async def _reflexd(*arguments: str) -> tuple[int, str, str]:
@@ -93,7 +80,9 @@ async def test_the_status_names_services_workers_and_costs(stage: Stage) -> None
 
     async def told() -> dict[str, Any] | None:
         status: dict[str, Any] = (await stage.get("/v1/hosts"))["hosts"][0]["status"]
-        shop = next((s for s in status.get("services", []) if s["name"] == stage.service), {"workers": []})
+        shop: dict[str, Any] = next(
+            (s for s in status.get("services", []) if s["name"] == stage.service), {"workers": []}
+        )
         all_ready = len(shop["workers"]) == SHOP.workers and {w["state"] for w in shop["workers"]} == {"ready"}
         return status if all_ready and status["rss_bytes"] else None
 

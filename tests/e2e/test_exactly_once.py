@@ -6,33 +6,17 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-
 from agent.procfs import ProcFs
-from demo.stage import HOST, ShopOptions, Stage, StageError, demo_python
+from demo.stage import HOST, ShopOptions, Stage, StageError
 
-WORKERS = 6
+SHOP = ShopOptions(workers=6, import_s=0)
 KILLS = 200
 SERVER_KILLS_AT = (40, 90, 150)
 PROCFS = ProcFs(Path("/proc"))
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: BPF programs can be loaded by root only")
-    try:
-        demo_python()
-    except StageError as error:
-        pytest.skip(str(error))
-    async with Stage() as made:
-        await made.start_shop(ShopOptions(workers=WORKERS, import_s=0))
-        yield made
 
 
 async def _kill(process: asyncio.subprocess.Process | None) -> None:
@@ -102,6 +86,7 @@ def _assert_each_once(found: list[dict[str, Any]], pids: set[int]) -> None:
 
 
 async def test_the_server_is_killed_during_200_kills(stage: Stage) -> None:
+    await stage.start_shop(SHOP)
     master_pid = await _master_pid(stage)
     killed: set[int] = set()
     restarts: list[asyncio.Task[None]] = []
@@ -117,6 +102,7 @@ async def test_the_server_is_killed_during_200_kills(stage: Stage) -> None:
 
 async def test_the_agent_is_killed_between_spool_and_send(stage: Stage) -> None:
     """With the server away everything waits in the spool; the agent dies; a new one sends it, once."""
+    await stage.start_shop(SHOP)
     master_pid = await _master_pid(stage)
     port = urlsplit(stage.url).port
     assert port is not None
@@ -134,6 +120,7 @@ async def test_the_agent_is_killed_between_spool_and_send(stage: Stage) -> None:
 
 async def test_the_agent_is_killed_again_and_again_while_it_sends(stage: Stage) -> None:
     """Deaths while no agent runs are not seen; what is on the timeline is there once, with ids of its own."""
+    await stage.start_shop(SHOP)
     master_pid = await _master_pid(stage)
     killed: set[int] = set()
     for _ in range(4):
