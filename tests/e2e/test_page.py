@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 PAGE = ROOT / "server" / "web" / "dist" / "index.html"
 READY_S = 60
+PATIENCE_S = 30
 MIB = 1024 * 1024
 ARGUMENTS = (
     "--no-sandbox",
@@ -183,7 +184,7 @@ def blank(browser: Browser) -> Iterator[Page]:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE_S * 1000)
     yield page
     expected = getattr(page, "expected_complaints", r"(?!)")
     context.close()
@@ -389,11 +390,11 @@ def test_older_pages_come_by_scrolling(page: Page, site: Site) -> None:
     page.fill("#search", "old event")
     page.locator(".row", has_text="Old event 299.").wait_for()
     page.locator(".row-link").first.focus()
-    for _ in range(40):
+    deadline = time.monotonic() + PATIENCE_S
+    while not page.locator(".row", has_text="Old event 0.").count():
+        assert time.monotonic() < deadline, "the oldest event does not come by scrolling"
         page.keyboard.press("End")
         page.mouse.wheel(0, 4000)
-        if page.locator(".row", has_text="Old event 0.").count():
-            break
         page.wait_for_timeout(50)
     page.get_by_text("Nothing older that matches is stored").wait_for()
 
@@ -419,7 +420,7 @@ def test_a_server_that_comes_back_is_found_again_with_nothing_missed(page: Page,
     page.wait_for_selector(".live-state.down")
     site.start(address)
     site.send(made("worker.ready", "While nobody listened."))
-    page.locator(".row", has_text="While nobody listened").wait_for(timeout=20_000)
+    page.locator(".row", has_text="While nobody listened").wait_for()
     page.wait_for_selector(".live-state.live")
     assert page.locator(".row", has_text="Before the restart").count() == 1
 
