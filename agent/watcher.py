@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.clock import Clock
+from agent.deaths import SIGABRT
 from agent.discovery import FoundMaster, find_masters
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
 from agent.procfs import Process, ProcFs
@@ -299,7 +300,9 @@ class Watcher:
         return None
 
     def _heartbeat_age_s(self, record: SignalRecord) -> float | None:
-        """How long a worker has been silent when its master signals it; read through the master's own descriptor."""
+        """How long a worker has been silent when its master aborts it; read through the master's own descriptor."""
+        if record.signal != SIGABRT:
+            return None
         worker = self._rollup.worker(record.pid)
         if worker is None or record.sender_pid != worker.service.master_pid:
             return None
