@@ -78,16 +78,17 @@ async def _watch(settings: Settings) -> None:
 
 
 def _probes(settings: Settings, *, as_json: bool) -> int:
-    from agent.kernel.source import open_kernel
+    from agent.kernel.kernel import open_kernel
+    from agent.kernel.ladder import parse_wishes
 
-    source, probes = open_kernel(settings.bpf_object)
-    if source is not None:
-        source.close()
+    kernel = open_kernel(settings.bpf_object, parse_wishes(settings.rungs))
+    probes = kernel.probes
+    kernel.close()
     if as_json:
         print(json.dumps([asdict(probe) for probe in probes], indent=2))
     else:
         for probe in probes:
-            print(f"{probe.signal:8} {probe.state:9} {probe.rung or '-':32} {probe.reason}".rstrip())
+            print(f"{probe.signal:11} {probe.state:9} {probe.rung or '-':42} {probe.reason}".rstrip())
     return EXIT_OK if all(probe.state == "attached" for probe in probes) else EXIT_DEGRADED
 
 

@@ -14,8 +14,8 @@ from agent import __version__
 from agent.budget import Cost, CostMeter
 from agent.clock import Clock
 from agent.ids import new_event_id
-from agent.kernel.ladder import Probe
-from agent.kernel.source import KernelSource, open_kernel
+from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.ladder import Probe, parse_wishes
 from agent.link import Link, LinkError
 from agent.procfs import ProcFs
 from agent.reporter import Reporter
@@ -71,9 +71,8 @@ class Daemon:
         self._rollup = Rollup(new_event_id)
         self._meter = CostMeter(self._procfs, os.getpid(), self._clock.monotonic_ns())
         self._cost: Cost | None = None
-        self._kernel: KernelSource | None = None
-        self._probes: tuple[Probe, ...] = ()
-        self._watcher = Watcher(self._procfs, self._rollup, self._clock, None)
+        self._kernel = Kernel((), (), None)
+        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._seen_lost: dict[str, int] = {}
         self._defect_told_us = 0
         self._sampled_sent = 0
@@ -99,7 +98,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What the server is told about this agent with every batch; docs/api.md names the fields."""
-        counts = self._kernel.counts() if self._kernel is not None else {}
+        counts = self._kernel.counts()
         return {
             "version": __version__,
             "kernel": platform.release(),
@@ -110,30 +109,30 @@ class Daemon:
             "records": {name: count.sent for name, count in counts.items()},
             "lost": {name: count.lost for name, count in counts.items()},
             "probes": [
-                {"signal": p.signal, "state": p.state, "rung": p.rung, "reason": p.reason} for p in self._probes
+                {"signal": p.signal, "state": p.state, "rung": p.rung, "reason": p.reason} for p in self._kernel.probes
             ],
             "services": [_service_status(service) for service in self._rollup.services.values()],
         }
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat]
-        if self._kernel is None or any(p.signal in LIFECYCLE and p.state == "off" for p in self._probes):
+        if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
         return beats
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attaches to the kernel before the first scan, so that nothing falls between the two."""
-        self._kernel, self._probes = open_kernel(self._settings.bpf_object)
+        self._kernel = open_kernel(self._settings.bpf_object, parse_wishes(self._settings.rungs))
         started = self._reporter.about_agent(
             "agent.started",
             f"The agent started on {self._settings.host} (reflexd {__version__}, Linux {platform.release()}).",
             attrs={"version": __version__, "kernel": platform.release(), "pid": os.getpid()},
         )
-        for probe in self._probes:
+        for probe in self._kernel.probes:
             self._report_probe(probe, started)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
-        if self._kernel is not None:
-            loop.add_reader(self._kernel.fd, self._read_kernel)
+        for source in self._kernel.sources:
+            loop.add_reader(source.fd, self._read_kernel)
 
     def _report_probe(self, probe: Probe, cause: str) -> None:
         attached = probe.state == "attached"
@@ -156,7 +155,7 @@ class Daemon:
 
         Whether there were any.
         """
-        records = self._kernel.read() if self._kernel is not None else []
+        records = self._kernel.read()
         for record in records:
             try:
                 self._watch(lambda: self._watcher.on_record(record))  # noqa: B023 - called at once
@@ -230,8 +229,6 @@ class Daemon:
 
     def _report_losses(self) -> None:
         """Says what the kernel could not hand over, and looks through /proc for what was missed."""
-        if self._kernel is None:
-            return
         lost = {name: count.lost for name, count in self._kernel.counts().items()}
         fresh = {name: n - self._seen_lost.get(name, 0) for name, n in lost.items() if n > self._seen_lost.get(name, 0)}
         self._seen_lost = lost
@@ -266,8 +263,6 @@ class Daemon:
 
     def _sample_queues(self) -> None:
         """The second that is over, of every listener that had a connection in it."""
-        if self._kernel is None:
-            return
         second = self._clock.boot_second() - 1
         for service in self._rollup.services.values():
             for listener in service.listeners:
@@ -283,18 +278,17 @@ class Daemon:
             self._reporter.sample("agent.cpu_percent", self._cost.cpu_percent)
             self._reporter.sample("agent.rss_bytes", self._cost.rss_bytes)
         self._reporter.sample("agent.spool_bytes", self._spool.pending_bytes)
-        if self._kernel is not None:
-            counts = self._kernel.counts().values()
-            sent, lost = sum(c.sent for c in counts), sum(c.lost for c in counts)
-            self._reporter.sample("agent.records", sent - self._sampled_sent)
-            self._reporter.sample("agent.lost_records", lost - self._sampled_lost)
-            self._sampled_sent, self._sampled_lost = sent, lost
+        counts = self._kernel.counts().values()
+        sent, lost = sum(c.sent for c in counts), sum(c.lost for c in counts)
+        self._reporter.sample("agent.records", sent - self._sampled_sent)
+        self._reporter.sample("agent.lost_records", lost - self._sampled_lost)
+        self._sampled_sent, self._sampled_lost = sent, lost
 
     async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._kernel is not None:
-            loop.remove_reader(self._kernel.fd)
-            self._kernel.close()
-            self._kernel = None
+        for source in self._kernel.sources:
+            loop.remove_reader(source.fd)
+        self._kernel.close()
+        self._kernel = Kernel((), (), None)
         self._reporter.about_agent("agent.stopped", f"The agent on {self._settings.host} stopped in good order.")
         await self._link.stop(STOP_GRACE_S)
         self._spool.close()

@@ -222,6 +222,12 @@ class ProcFs:
                 yield Listener(int(fields[6]), f"unix {fields[7] if len(fields) > 7 else '(unnamed)'}")
 
 
+def own_capabilities() -> int:
+    """The capabilities that this process has in effect, one bit each, numbered as in capability(7)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+
+
 def _tcp_address(raw: str) -> str:
     """`0100007F:1F40` as `127.0.0.1:8000`; words of four bytes in host order, as /proc/net/tcp prints them."""
     address, port = raw.split(":")

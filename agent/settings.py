@@ -14,6 +14,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from agent.kernel.ladder import RungsError, parse_wishes
+
 DEFAULT_FILE = Path("/etc/reflex/reflexd.toml")
 ENVIRONMENT_PREFIX = "REFLEXD_"
 MAX_KEY_BYTES = 1024
@@ -52,6 +54,10 @@ class Settings:
     proc_root: Path = field(default=Path("/proc"), metadata=_doc("Where the proc file system is mounted."))
     bpf_object: Path = field(
         default=Path(__file__).parent / "kernel" / "reflex.bpf.o", metadata=_doc("The compiled BPF programs.")
+    )
+    rungs: str = field(
+        default="",
+        metadata=_doc("Means to take for kernel signals, such as oom=counters,queue=diag; others take the best."),
     )
     allow_plain_http: bool = field(
         default=False,
@@ -145,11 +151,20 @@ def _convert(name: str, raw: object, where: str) -> Any:
         return _boolean(name, raw, where)
     if kind == "int":
         return _whole(name, raw, where)
-    if not isinstance(raw, str) or not raw or not raw.isprintable():
+    if not isinstance(raw, str) or not (raw or name == "rungs") or not raw.isprintable():
         raise SettingsError(f"{where}: {name} must be a string of printable characters, not {_shown(raw)}")
     if name == "log_level" and raw not in LOG_LEVELS:
         raise SettingsError(f"{where}: log_level must be one of {', '.join(LOG_LEVELS)}, not {_shown(raw)}")
+    if name == "rungs":
+        _check_rungs(raw, where)
     return Path(raw) if kind == "Path" else raw
+
+
+def _check_rungs(raw: str, where: str) -> None:
+    try:
+        parse_wishes(raw)
+    except RungsError as error:
+        raise SettingsError(f"{where}: rungs: {error}") from None
 
 
 def _boolean(name: str, raw: object, where: str) -> bool:

@@ -1,29 +1,36 @@
-"""Which means each kernel signal is heard by, best first, and why a better one was not to be had."""
+"""Which means each kernel signal can be heard by, best first. Pure: a table and the words around it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
-from agent.kernel.libbpf import BpfError, BpfObject, KernelTypes, Libbpf
+from typing import Literal, get_args
 
 State = Literal["attached", "degraded", "off"]
+"""attached: all that the signal can tell; degraded: a part of it; off: nothing."""
+
+Means = Literal["tp_btf", "fentry", "kprobe", "iterator", "bcc", "netlink", "diag", "counters", "psutil", "scan", "off"]
+MEANS: tuple[Means, ...] = get_args(Means)
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One means: a program of the BPF object and the tracepoint that it needs.
+    """One means of hearing a signal.
 
-    `wants_pointer` asks that the tracepoint's first argument is, or is not, a pointer: kernels differ.
+    `programs` are those of the BPF object that must all attach. `tracepoint`, `functions` and `iterator` name what
+    the running kernel must have for them; `wants_pointer` asks that the tracepoint's first argument is, or is not, a
+    pointer: kernels differ. A rung without programs belongs to a part of the agent that needs no BPF.
     """
 
+    means: Means
     label: str
-    program: str
-    tracepoint: str
+    programs: tuple[str, ...] = ()
+    tracepoint: str = ""
+    functions: tuple[str, ...] = ()
+    iterator: str = ""
     wants_pointer: bool | None = None
     state: State = "attached"
+    blind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,122 +39,162 @@ class Probe:
 
     signal: str
     state: State
+    means: Means = "off"
     rung: str = ""
     reason: str = ""
+    programs: tuple[str, ...] = ()
 
 
-LADDERS: dict[str, tuple[Rung, ...]] = {
+_ENQUEUE = ("inet_csk_reqsk_queue_add", "security_unix_stream_connect")
+_ACCEPT = ("inet_csk_accept", "unix_accept")
+
+LADDERS: Mapping[str, tuple[Rung, ...]] = {
     "oom": (
-        Rung("tp_btf/mark_victim", "on_oom_task", "mark_victim", wants_pointer=True),
-        Rung("tp_btf/mark_victim (pid only)", "on_oom_pid", "mark_victim", wants_pointer=False, state="degraded"),
+        Rung("tp_btf", "tp_btf/mark_victim", ("on_oom_task",), tracepoint="mark_victim", wants_pointer=True),
+        Rung(
+            "tp_btf",
+            "tp_btf/mark_victim (pid only)",
+            ("on_oom_pid",),
+            tracepoint="mark_victim",
+            wants_pointer=False,
+            state="degraded",
+            blind="the victim's memory is not known",
+        ),
+        Rung("bcc", "bcc raw_tp/mark_victim", ("on_oom_task",)),
+        Rung(
+            "counters",
+            "memory.events and vmstat",
+            state="degraded",
+            blind="OOM kills are counted per cgroup; victim and allocator are not named",
+        ),
     ),
-    "fork": (Rung("tp_btf/sched_process_fork", "on_fork", "sched_process_fork"),),
-    "exec": (Rung("tp_btf/sched_process_exec", "on_exec", "sched_process_exec"),),
-    "exit": (Rung("tp_btf/sched_process_exit", "on_exit", "sched_process_exit"),),
-    "signal": (Rung("tp_btf/signal_generate", "on_signal", "signal_generate"),),
-    "queue": (Rung("tp_btf/sk_data_ready", "on_data_ready", "sk_data_ready"),),
+    "oom_context": (
+        Rung(
+            "fentry",
+            "fentry/oom_kill_process",
+            ("on_oom_kill_enter", "on_oom_kill_leave"),
+            functions=("oom_kill_process",),
+        ),
+        Rung(
+            "kprobe",
+            "kprobe/oom_kill_process",
+            ("on_oom_kill_kprobe", "on_oom_kill_kretprobe"),
+            functions=("oom_kill_process",),
+        ),
+        Rung(
+            "tp_btf",
+            "the victim's cgroups at tp_btf/mark_victim",
+            tracepoint="mark_victim",
+            state="degraded",
+            blind="whether a cpuset or the host ran short is inferred, the OOM killer's score is not known",
+        ),
+    ),
+    "fork": (
+        Rung("tp_btf", "tp_btf/sched_process_fork", ("on_fork",), tracepoint="sched_process_fork"),
+        Rung("bcc", "bcc raw_tp/sched_process_fork", ("on_fork",)),
+        Rung("netlink", "netlink proc connector", state="degraded", blind="every fork of the host wakes the agent"),
+        Rung(
+            "scan", "scan of all processes every 2 s", state="degraded", blind="a worker that lives shorter is not seen"
+        ),
+    ),
+    "exec": (
+        Rung("tp_btf", "tp_btf/sched_process_exec", ("on_exec",), tracepoint="sched_process_exec"),
+        Rung("bcc", "bcc raw_tp/sched_process_exec", ("on_exec",)),
+        Rung("netlink", "netlink proc connector", state="degraded", blind="every exec of the host wakes the agent"),
+        Rung("scan", "scan of all processes every 2 s", state="degraded", blind="a service is found up to 2 s late"),
+    ),
+    "exit": (
+        Rung("tp_btf", "tp_btf/sched_process_exit", ("on_exit",), tracepoint="sched_process_exit"),
+        Rung("bcc", "bcc raw_tp/sched_process_exit", ("on_exit",)),
+        Rung("netlink", "netlink proc connector", state="degraded", blind="memory and CPU at the end are not known"),
+        Rung(
+            "scan",
+            "scan of all processes every 2 s",
+            state="degraded",
+            blind="deaths are noticed late and without cause",
+        ),
+    ),
+    "signal": (
+        Rung("tp_btf", "tp_btf/signal_generate", ("on_signal",), tracepoint="signal_generate"),
+        Rung("bcc", "bcc raw_tp/signal_generate", ("on_signal",)),
+    ),
+    "queue": (
+        Rung(
+            "fentry",
+            "fentry on enqueue, TCP and unix",
+            ("on_tcp_enqueue_fentry", "on_unix_enqueue_fentry"),
+            functions=_ENQUEUE,
+        ),
+        Rung(
+            "kprobe",
+            "kprobe on enqueue, TCP and unix",
+            ("on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe"),
+            functions=_ENQUEUE,
+        ),
+        Rung("tp_btf", "tp_btf/sk_data_ready", ("on_data_ready",), tracepoint="sk_data_ready"),
+        Rung("bcc", "bcc kprobe on enqueue, TCP and unix", ("on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe")),
+        Rung("diag", "netlink diag twice a second", state="degraded", blind="a peak between two looks is not seen"),
+    ),
+    "queue_wait": (
+        Rung(
+            "fentry",
+            "fentry on enqueue, fexit on accept",
+            ("on_tcp_enqueue_fentry", "on_unix_enqueue_fentry", "on_tcp_accept_fexit", "on_unix_accept_fexit"),
+            functions=(*_ENQUEUE, *_ACCEPT),
+        ),
+        Rung(
+            "kprobe",
+            "kprobe on enqueue, kretprobe on accept",
+            (
+                "on_tcp_enqueue_kprobe",
+                "on_unix_enqueue_kprobe",
+                "on_tcp_accept_kretprobe",
+                "on_unix_accept_kprobe",
+                "on_unix_accept_kretprobe",
+            ),
+            functions=(*_ENQUEUE, *_ACCEPT),
+        ),
+        Rung(
+            "diag",
+            "mean by Little's law",
+            state="degraded",
+            blind="the wait is an estimated mean, no connection's own time",
+        ),
+    ),
+    "readings": (
+        Rung("iterator", "iter/task", ("read_tasks",), iterator="task"),
+        Rung("psutil", "psutil", state="degraded", blind="run-queue wait is not known and each reading costs more"),
+    ),
 }
 """The signals and their rungs, best first."""
 
-WITHOUT = {
+WITHOUT: Mapping[str, str] = {
     "oom": "OOM kills are not seen",
-    "fork": "new workers are found by a scan of /proc every 2 s",
-    "exec": "new services are found by a scan of /proc every 2 s",
-    "exit": "deaths are noticed by a scan of /proc every 2 s, without their cause",
+    "oom_context": "limit and constraint of an OOM kill are not known",
+    "fork": "new workers are not seen",
+    "exec": "new services are not seen",
+    "exit": "deaths are not seen",
     "signal": "who sent a signal is not known",
     "queue": "the depth of accept queues is not known",
+    "queue_wait": "how long connections wait for accept is not known",
+    "readings": "memory and CPU of workers are not known",
 }
-"""What the agent cannot see, or sees less well, without a signal."""
+"""What the agent cannot see without a signal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """A loaded object with its attached programs, and how each signal is heard."""
-
-    object: BpfObject
-    probes: tuple[Probe, ...]
+class RungsError(ValueError):
+    """A wish for rungs that names no signal or no means; the text says which."""
 
 
-def nothing_heard(why: str) -> tuple[Probe, ...]:
-    """The probes of a host on which no BPF program runs."""
-    return tuple(Probe(signal, "off", reason=f"{why}; {WITHOUT[signal]}") for signal in LADDERS)
-
-
-def climb(library: Libbpf, path: Path) -> Attached:
-    """Loads the object and attaches the best rung of every signal that the kernel accepts.
-
-    A rung that fails falls to the next with its reason; BpfError only when nothing at all can be loaded.
-    """
-    refused: dict[str, str] = {}
-    with KernelTypes(library) as kernel:
-        for rung in _all_rungs():
-            if problem := _unsuitable(rung, kernel):
-                refused[rung.program] = problem
-    loaded = _load_what_loads(library, path, refused)
-    probes = tuple(_attach_best(loaded, signal, rungs, refused) for signal, rungs in LADDERS.items())
-    library.trim_memory()
-    return Attached(loaded, probes)
-
-
-def _all_rungs() -> Sequence[Rung]:
-    return [rung for rungs in LADDERS.values() for rung in rungs]
-
-
-def _unsuitable(rung: Rung, kernel: KernelTypes) -> str:
-    if not kernel.has_tracepoint(rung.tracepoint):
-        return f"this kernel has no tracepoint {rung.tracepoint}"
-    if rung.wants_pointer is None or kernel.first_argument_is_pointer(rung.tracepoint) == rung.wants_pointer:
-        return ""
-    given = "a bare pid" if rung.wants_pointer else "the task itself"
-    return f"{rung.tracepoint} of this kernel hands over {given}"
-
-
-def _load_what_loads(library: Libbpf, path: Path, refused: dict[str, str]) -> BpfObject:
-    """Loads the object; a program that the kernel refuses is noted in `refused` and left out at the next try."""
-    while True:
-        candidate = BpfObject(library, path)
-        for program in candidate.programs():
-            if program in refused:
-                candidate.leave_out(program)
-        try:
-            candidate.load()
-            return candidate
-        except BpfError:
-            candidate.close()
-            culprit = _failed_program(library.messages)
-            if culprit is None or culprit in refused:
-                raise
-            refused[culprit] = f"the kernel refused the program{_verdict(library.messages)}"
-
-
-def _failed_program(messages: Sequence[str]) -> str | None:
-    """The program that libbpf names as failed, from its lines `prog 'NAME': failed to …`."""
-    for message in messages:
-        if "prog '" in message and "failed to" in message:
-            return message.split("prog '", 1)[1].split("'", 1)[0]
-    return None
-
-
-def _verdict(messages: Sequence[str]) -> str:
-    """The verifier's last words on the program, from the log that libbpf prints; nothing when it said nothing."""
-    for message in messages:
-        _, begin, text = message.partition("-- BEGIN PROG LOAD LOG --")
-        lines = [line for line in text.splitlines() if line and not line.startswith(("processed ", "-- END"))]
-        if begin and lines:
-            return f": {lines[-1].strip()}"
-    return ""
-
-
-def _attach_best(loaded: BpfObject, signal: str, rungs: tuple[Rung, ...], refused: dict[str, str]) -> Probe:
-    reasons = []
-    for rung in rungs:
-        if problem := refused.get(rung.program):
-            reasons.append(f"{rung.label}: {problem}")
-            continue
-        try:
-            loaded.attach(rung.program)
-        except BpfError as error:
-            reasons.append(f"{rung.label}: {error.strerror}")
-            continue
-        return Probe(signal, rung.state, rung.label, "; ".join(reasons))
-    return Probe(signal, "off", reason=f"{'; '.join(reasons)}; {WITHOUT[signal]}")
+def parse_wishes(text: str) -> dict[str, Means]:
+    """The rungs that the setting `rungs` asks for, such as `oom=counters,queue=diag`; raises RungsError."""
+    wishes: dict[str, Means] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        signal, _, means = (word.strip() for word in part.partition("="))
+        if signal not in LADDERS:
+            raise RungsError(f"there is no signal {signal!r}; the signals are {', '.join(LADDERS)}")
+        offered: dict[str, Means] = {**{rung.means: rung.means for rung in LADDERS[signal]}, "off": "off"}
+        if means not in offered:
+            raise RungsError(f"{signal} cannot be heard by {means!r}; its means are {', '.join(offered)}")
+        wishes[signal] = offered[means]
+    return wishes

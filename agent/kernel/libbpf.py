@@ -15,7 +15,7 @@ from typing import Self
 _MESSAGE_BYTES = 64 * 1024
 _KEPT_MESSAGES = 200
 _LEVEL_INFO = 1
-_BTF_KIND_PTR, _BTF_KIND_TYPEDEF = 2, 8
+_BTF_KIND_PTR, _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 2, 8, 12
 
 _Printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SampleCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -115,6 +115,10 @@ class KernelTypes:
     def has_tracepoint(self, name: str) -> bool:
         """Whether tp_btf programs can be attached to the tracepoint."""
         return bool(self._typedef(name) > 0)
+
+    def has_function(self, name: str) -> bool:
+        """Whether the kernel has the function as one of its own, so not inlined into every caller."""
+        return bool(self._c.btf__find_by_name_kind(self._btf, name.encode(), _BTF_KIND_FUNC) > 0)
 
     def first_argument_is_pointer(self, tracepoint: str) -> bool:
         """Whether the tracepoint's first argument is a pointer; raises BpfError if there is no such tracepoint."""

@@ -1,12 +1,11 @@
-"""The kernel as the agent's source of records: attach what can be attached, read records, steer the filters."""
+"""Attached BPF programs as a source of records: read what they report, steer what they follow."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-from agent.kernel.ladder import Attached, Probe, climb, nothing_heard
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, BpfMap, Libbpf, RingBuffer
 from agent.kernel.records import Record, RecordDecoder, Role
@@ -31,13 +30,24 @@ class Counts:
     lost: int
 
 
-class KernelSource:
-    """An attached BPF object. `open_kernel` makes one. `fd` becomes readable when records wait."""
+class Programs(Protocol):
+    """Loaded and attached programs, however they came into the kernel: their maps by name, and their end."""
 
-    def __init__(self, library: Libbpf, attached: Attached, object_file: bytes) -> None:
-        types = TypeInformation(object_file)
-        self.probes = attached.probes
-        self._object = attached.object
+    def map(self, name: str, value_bytes: int, *, per_cpu: bool = False) -> BpfMap:
+        """A map; `value_bytes` is the size of one value (of one CPU)."""
+
+    def program_fd(self, name: str) -> int:
+        """The file descriptor of a loaded program."""
+
+    def close(self) -> None:
+        """Detaches everything."""
+
+
+class BpfSource:
+    """Attached programs and their maps. `fd` becomes readable when records wait."""
+
+    def __init__(self, library: Libbpf, programs: Programs, types: TypeInformation) -> None:
+        self._object = programs
         self._decoder = RecordDecoder(types)
         self._tracked_value = types.struct("tracked").packed
         self._listener_value = types.struct("listener").packed
@@ -83,6 +93,10 @@ class KernelSource:
         names = {**self._decoder.kinds, len(self._decoder.kinds): "tracked"}
         return {name: self._count(index) for index, name in names.items()}
 
+    def program_fd(self, name: str) -> int:
+        """The file descriptor of a program, for its run-time statistics."""
+        return self._object.program_fd(name)
+
     def close(self) -> None:
         """Detaches everything."""
         self._ring.close()
@@ -108,21 +122,6 @@ class KernelSource:
 
     def _map(self, name: str, value: struct.Struct) -> BpfMap:
         return self._object.map(name, value.size)
-
-
-def open_kernel(object_path: Path) -> tuple[KernelSource | None, tuple[Probe, ...]]:
-    """Attaches what this kernel lets be attached. Without any BPF at all: None, and probes that say why."""
-    try:
-        library = Libbpf()
-        data = object_path.read_bytes()
-        attached = climb(library, object_path)
-        return KernelSource(library, attached, data), attached.probes
-    except FileNotFoundError:
-        return None, nothing_heard(f"the BPF object {object_path} is not built; run ./reflex setup or make -C bpf")
-    except LayoutError as error:
-        return None, nothing_heard(f"the BPF object {object_path} cannot be used: {error}")
-    except BpfError as error:
-        return None, nothing_heard(error.strerror or str(error))
 
 
 def _u32(value: int) -> bytes:

@@ -58,7 +58,7 @@ def test_each_place_wins_over_the_one_before(load: Load) -> None:
 
 def test_every_setting_can_be_set_in_every_place(load: Load) -> None:
     values = dict.fromkeys(SETTINGS_DOC, "/some/where")
-    values |= {"spool_max_bytes": "5000000", "log_level": "error", "allow_plain_http": "true"}
+    values |= {"spool_max_bytes": "5000000", "log_level": "error", "allow_plain_http": "true", "rungs": "queue=diag"}
     in_file = "".join(
         f"{name} = {value if name.startswith(('spool', 'allow')) else repr(value)}\n" for name, value in values.items()
     )

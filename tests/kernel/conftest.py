@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.records import Record
-from agent.kernel.source import KernelSource, open_kernel
 
 OBJECT = Path(__file__).parents[2] / "agent" / "kernel" / "reflex.bpf.o"
 WAIT_S = 10.0
@@ -20,7 +20,7 @@ WAIT_S = 10.0
 class Ear:
     """Listens to an attached kernel source; `until` gathers records until they satisfy a test."""
 
-    def __init__(self, source: KernelSource) -> None:
+    def __init__(self, source: Kernel) -> None:
         self.source = source
         self.heard: list[Record] = []
 
@@ -33,7 +33,7 @@ class Ear:
                 return self.heard
             left = deadline - time.monotonic()
             assert left > 0, f"not enough after {WAIT_S} s: {self.heard}"
-            select.select([self.source.fd], [], [], left)
+            select.select([source.fd for source in self.source.sources], [], [], left)
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def ear() -> Iterator[Ear]:
     """A kernel source that listens from now on."""
     if os.geteuid() != 0:
         pytest.skip("needs root: BPF programs can be loaded by root only")
-    source, probes = open_kernel(OBJECT)
-    if source is None:
-        pytest.skip(f"no BPF here: {probes[0].reason}")
+    source = open_kernel(OBJECT)
+    if source.bpf is None:
+        pytest.skip(f"no BPF here: {source.probe('exit').reason}")
     yield Ear(source)
     source.close()

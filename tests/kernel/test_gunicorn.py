@@ -54,7 +54,7 @@ class Host:
         deadline = time.monotonic() + WAIT_S
         while not enough(self.events):
             assert time.monotonic() < deadline, [event.text for event in self.events]
-            select.select([self._source.fd], [], [], LOOK_EVERY_S)
+            select.select([source.fd for source in self._source.sources], [], [], LOOK_EVERY_S)
             for record in self._source.read():
                 self._keep(self.watcher.on_record(record))
             self._keep(self.watcher.look_for_ready())

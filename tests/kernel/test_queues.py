@@ -33,7 +33,7 @@ def _peak_after_connecting(ear: Any, listener: socket.socket, family: int) -> An
 
 @pytest.fixture
 def hears_queues(ear: Any) -> Any:
-    probe = next(probe for probe in ear.source.probes if probe.signal == "queue")
+    probe = ear.source.probe("queue")
     if probe.state == "off":
         pytest.skip(probe.reason)
     return ear

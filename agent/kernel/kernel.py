@@ -1,0 +1,154 @@
+"""All that the agent hears from the kernel, whatever the means: records to read, filters to steer, and how well it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from agent.kernel.climb import CORE_MEANS, Refusals, climb
+from agent.kernel.ladder import LADDERS, WITHOUT, Means, Probe, Rung
+from agent.kernel.layout import LayoutError, TypeInformation
+from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
+from agent.kernel.reasons import BTF, in_words, may_use_bpf
+from agent.kernel.records import Record, Role
+from agent.kernel.source import BpfSource, Counts, Peak
+
+WITHOUT_BPF: frozenset[Means] = frozenset({"scan"})
+"""Means that every host has."""
+
+
+class Source(Protocol):
+    """One means that delivers records. `fd` becomes readable when some wait."""
+
+    fd: int
+
+    def read(self) -> list[Record]:
+        """The records that wait, oldest first, bounded in number."""
+
+    def track(self, pid: int, start_ns: int, role: Role) -> None:
+        """Follows a process and, from now on, its children."""
+
+    def untrack(self, pid: int) -> None:
+        """Follows the process no more."""
+
+    def counts(self) -> dict[str, Counts]:
+        """Records of each kind since the start."""
+
+    def close(self) -> None:
+        """Stops listening."""
+
+
+class Kernel:
+    """Every source that could be opened on this host, and the probe of every signal. `open_kernel` makes one."""
+
+    def __init__(self, probes: Sequence[Probe], sources: Sequence[Source], bpf: BpfSource | None) -> None:
+        self.probes = tuple(probes)
+        self.sources = tuple(sources)
+        self.bpf = bpf
+
+    def probe(self, signal: str) -> Probe:
+        """How the signal is heard."""
+        return next(probe for probe in self.probes if probe.signal == signal)
+
+    def read(self) -> list[Record]:
+        """The records that wait, those of each source oldest first."""
+        return [record for source in self.sources for record in source.read()]
+
+    def track(self, pid: int, start_ns: int, role: Role) -> None:
+        """Follows a process and, from now on, its children."""
+        for source in self.sources:
+            source.track(pid, start_ns, role)
+
+    def untrack(self, pid: int) -> None:
+        """Follows the process no more."""
+        for source in self.sources:
+            source.untrack(pid)
+
+    def watch_listener(self, inode: int) -> None:
+        """Keeps the depth of this listening socket's queue from now on."""
+        if self.bpf is not None:
+            self.bpf.watch_listener(inode)
+
+    def forget_listener(self, inode: int) -> None:
+        """Keeps it no more."""
+        if self.bpf is not None:
+            self.bpf.forget_listener(inode)
+
+    def peak(self, inode: int, second: int) -> Peak | None:
+        """The deepest queue within `second` of the boot clock; None when no connection came in it."""
+        return None if self.bpf is None else self.bpf.peak(inode, second)
+
+    def counts(self) -> dict[str, Counts]:
+        """Records of each kind since the start, over all sources; `tracked` counts processes that did not fit."""
+        total: dict[str, Counts] = {}
+        for source in self.sources:
+            for kind, count in source.counts().items():
+                before = total.get(kind, Counts(0, 0))
+                total[kind] = Counts(before.sent + count.sent, before.lost + count.lost)
+        return total
+
+    def close(self) -> None:
+        """Detaches everything."""
+        for source in self.sources:
+            source.close()
+
+
+def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None) -> Kernel:
+    """Opens the best means for every signal. Never fails: a signal that cannot be heard has a probe that says why.
+
+    `wishes` names the only means that a signal may take; the others take the best there is.
+    """
+    wishes = wishes or {}
+    bpf, taken, why_not = _open_core(object_path, wishes)
+    for signal, rungs in LADDERS.items():
+        for rung in rungs:
+            if signal not in taken and rung.means in WITHOUT_BPF and wishes.get(signal) in (None, rung.means):
+                taken[signal] = rung
+    probes = [_probe(signal, taken.get(signal), wishes.get(signal), why_not) for signal in LADDERS]
+    return Kernel(probes, [] if bpf is None else [bpf], bpf)
+
+
+class _WhyNot:
+    """The reason against each rung that was not taken."""
+
+    def __init__(self, refusals: Refusals | None = None, core: str = "") -> None:
+        self._refusals = refusals or Refusals()
+        self._core = core
+
+    def of(self, rung: Rung) -> str:
+        """The reason, empty when the rung was not tried."""
+        return self._refusals.of(rung) or (self._core if rung.means in CORE_MEANS else "")
+
+
+def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> tuple[BpfSource | None, dict[str, Rung], _WhyNot]:
+    """The prebuilt object, as much of it as the kernel takes."""
+    if not BTF.exists():
+        return None, {}, _WhyNot(core=f"this kernel has no BTF ({BTF} is not there)")
+    if not may_use_bpf():
+        return None, {}, _WhyNot(core=in_words(1, "BPF is not permitted"))
+    try:
+        types = TypeInformation(object_path.read_bytes())
+        library = Libbpf()
+        climbed = climb(library, object_path, wishes)
+    except FileNotFoundError:
+        return None, {}, _WhyNot(core=f"the BPF object {object_path} is not built; run ./reflex setup or make -C bpf")
+    except LayoutError as error:
+        return None, {}, _WhyNot(core=f"the BPF object {object_path} cannot be used: {error}")
+    except LibbpfMissingError as error:
+        return None, {}, _WhyNot(core=str(error))
+    except BpfError as error:
+        return None, {}, _WhyNot(core=in_words(error.errno, error.strerror or str(error)))
+    return BpfSource(library, climbed.object, types), dict(climbed.rungs), _WhyNot(climbed.refusals)
+
+
+def _probe(signal: str, taken: Rung | None, wish: Means | None, why_not: _WhyNot) -> Probe:
+    better = LADDERS[signal] if taken is None else LADDERS[signal][: LADDERS[signal].index(taken)]
+    reasons = [f"{rung.label}: {why}" for rung in better if (why := why_not.of(rung))]
+    if wish is not None:
+        reasons.append(f"the settings ask for {signal}={wish}")
+    if taken is None:
+        return Probe(signal, "off", reason="; ".join([*reasons, WITHOUT[signal]]))
+    if taken.blind:
+        reasons.append(taken.blind)
+    return Probe(signal, taken.state, taken.means, taken.label, "; ".join(reasons), taken.programs)
