@@ -220,6 +220,7 @@ class Daemon:
                 self._sample_cost()
             if ticks % LOOK_AROUND_EVERY_TICKS == 1:
                 self._look_around()
+                self._kernel.renew(self._watcher.is_gone)
 
     async def _scan_beat(self) -> None:
         """Without records of births and deaths: looks for them."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.deaths import Certificate, sender_words
-from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
+from agent.kernel.records import ExitRecord, OomReason, OomRecord, SignalRecord
 from agent.service import Service, Worker
 from agent.slots import Predecessor
 from agent.wire import Evidence, Scalar
 from agent.words import signal_name, size, span
 
 OOM_SOURCE = "oom:mark_victim"
+
+_SHORT_OF_MEMORY: Mapping[OomReason, str] = {
+    OomReason.UNTOLD: "the host had none left, as none of its memory cgroups was full",
+    OomReason.HOST: "the host had none left",
+    OomReason.CPUSET: "the memory nodes of the allocating cpuset had none left",
+    OomReason.MEMORY_POLICY: "the memory nodes of the allocating process's memory policy had none left",
+    OomReason.CGROUP: "a memory cgroup above the victim was full",
+}
 
 
 def service_found(service: Service) -> str:
@@ -91,7 +101,7 @@ def worker_oom_killed(worker: Worker, record: OomRecord, allocator: Worker | Non
     return (
         f"The kernel's OOM killer killed worker {worker.ref.slot} of {worker.service.name} "
         f"(pid {worker.ref.pid}, {age} old) because {_who_allocated(record, allocator)} and {_what_was_full(record)}. "
-        f"{_held(record)} Neither its master nor a person did it."
+        f"{_held(record)}{_died_together(record)} Neither its master nor a person did it."
     )
 
 
@@ -105,7 +115,7 @@ def process_oom_killed(record: OomRecord, service: Service | None, *, confirmed:
         victim = f"{record.victim_comm or 'a process'} (pid {record.pid}){whose}"
     return (
         f"The kernel's OOM killer {verb} {victim} because {_who_allocated(record, None)} "
-        f"and {_what_was_full(record)}. {_held(record)}"
+        f"and {_what_was_full(record)}. {_held(record)}{_died_together(record)}"
     )
 
 
@@ -137,8 +147,16 @@ def oom_attrs(record: OomRecord) -> dict[str, Scalar]:
         "allocator_comm": record.allocator_comm,
         "own_allocation": record.allocator_pid == record.pid,
         "age_s": round((record.at_ns - record.start_ns) / 1e9, 3) if record.start_ns else 0.0,
-        "constraint": "cgroup" if record.limit_bytes else "host",
+        "constraint": _constraint(record),
+        "group_kill": bool(record.group),
     }
+    if record.constraint != OomReason.UNTOLD:
+        attrs |= {
+            "score_pages": record.points,
+            "allowed_bytes": record.total_bytes,
+            "allocation_order": record.order,
+            "chosen_pid": record.chosen_pid,
+        }
     if record.limit_bytes:
         attrs |= {
             "limit_bytes": record.limit_bytes,
@@ -147,6 +165,13 @@ def oom_attrs(record: OomRecord) -> dict[str, Scalar]:
             "cgroup_id": record.cgroup_id,
         }
     return attrs
+
+
+def _constraint(record: OomRecord) -> str:
+    """Which limit was hit. Where the kernel does not tell, the victim's cgroups do: one is full, or the host is."""
+    if record.constraint == OomReason.UNTOLD:
+        return "cgroup" if record.limit_bytes else "host"
+    return OomReason(record.constraint).name.lower()
 
 
 def exit_attrs(record: ExitRecord, certificate: Certificate) -> dict[str, Scalar]:
@@ -198,9 +223,18 @@ def _who_allocated(record: OomRecord, allocator: Worker | None) -> str:
 
 
 def _what_was_full(record: OomRecord) -> str:
-    if not record.limit_bytes:
-        return "the host had none left"
-    return f"its memory cgroup {record.cgroup_name} was full (limit {size(record.limit_bytes)})"
+    if record.limit_bytes:
+        return f"its memory cgroup {record.cgroup_name} was full (limit {size(record.limit_bytes)})"
+    return _SHORT_OF_MEMORY[OomReason(record.constraint)]
+
+
+def _died_together(record: OomRecord) -> str:
+    """What memory.oom.group had to do with it; begins with a space when there is something to say."""
+    if not record.group:
+        return ""
+    if record.chosen_pid not in (0, record.pid):
+        return f" It died because its cgroup asks for that (memory.oom.group): the choice had been pid {record.chosen_pid}."
+    return " Its cgroup makes all its processes die together (memory.oom.group)."
 
 
 def _held(record: OomRecord) -> str:

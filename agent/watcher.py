@@ -108,6 +108,10 @@ class Watcher:
                 events += self._rollup.master_vanished(service, now_us)
         return events
 
+    def is_gone(self, pid: int, start_ns: int) -> bool:
+        """Whether the process that started then, in ns since boot, is there no more."""
+        return self._procfs.start_ticks(pid) != start_ns // NS_PER_TICK
+
     def look_for_ready(self) -> list[Event]:
         """Looks at the heartbeat files of workers that boot."""
         events: list[Event] = []

@@ -60,6 +60,26 @@ struct exit_record {
 	char comm[COMM_BYTES];
 };
 
+/* Which limit was hit, as the OOM killer says it: the kernel's enum oom_constraint plus one. */
+enum oom_reason {
+	OOM_UNTOLD = 0, /* without the context: the victim's cgroups have to be asked */
+	OOM_HOST = 1,
+	OOM_CPUSET = 2,
+	OOM_MEMORY_POLICY = 3,
+	OOM_CGROUP = 4,
+};
+
+/* Value of the map `oom_contexts`. */
+struct oom_context {
+	__u64 group; /* address of the memory cgroup whose limit was hit, 0 for the host */
+	__s64 points;
+	__u64 total_bytes;
+	__u32 chosen_pid;
+	__u32 constraint;
+	__u32 order;
+	__u32 padding;
+};
+
 struct oom_record {
 	struct record_header header; /* the victim */
 	__u64 anon_bytes;
@@ -71,6 +91,12 @@ struct oom_record {
 	__u64 usage_bytes;   /* of that cgroup */
 	__u64 cgroup_id;     /* inode of that cgroup's directory */
 	__u64 allocator_start_ns;
+	__u64 total_bytes;   /* memory and swap that the limit allows; 0 without the OOM killer's context */
+	__s64 points;        /* the chosen process's score, in pages; with the context only */
+	__u32 constraint;    /* enum oom_reason */
+	__u32 order;         /* the allocation that failed wanted 2^order pages; with the context only */
+	__u32 chosen_pid;    /* the process that the score chose; a group kill takes others with it */
+	__u32 group;         /* 1 when memory.oom.group of a cgroup around the victim makes its processes die together */
 	__u32 allocator_pid;
 	__u32 victim_uid;
 	__s32 oom_score_adj;
@@ -94,6 +120,11 @@ struct signal_record {
 	char sender_comm[COMM_BYTES];
 	char sender_parent_comm[COMM_BYTES];
 	char sender_tty[COMM_BYTES]; /* empty without a controlling terminal */
+};
+
+/* Slots of the small table that says whether it is worth to look a pid up: a power of two. */
+enum table_size {
+	TRACKED_SLOTS = 4096,
 };
 
 /* Value of the map `tracked`, keyed by pid. */

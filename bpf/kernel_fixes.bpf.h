@@ -44,6 +44,19 @@ static __always_inline __s64 percpu_sum(const struct percpu_counter *counter)
 	return sum;
 }
 
+/* Since 6.14 the short name inside a dentry is a member of a union, before it was an array of its own. A name of
+ * more than 30 bytes stands elsewhere, and what is found here then means nothing. */
+struct dentry___before_6_14 {
+	unsigned char d_iname[32];
+} __attribute__((preserve_access_index));
+
+static __always_inline char short_name_begins_with(struct dentry *entry)
+{
+	if (bpf_core_field_exists(entry->d_shortname))
+		return entry->d_shortname.string[0];
+	return ((struct dentry___before_6_14 *)entry)->d_iname[0];
+}
+
 static __always_inline __s64 mm_counter_pages(struct mm_struct *mm, int index)
 {
 	struct mm_struct___before_6_2 *old = (void *)mm;

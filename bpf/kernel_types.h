@@ -6,7 +6,7 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-
+struct task_struct;
 
 struct kernfs_node {
 	const char *name;
@@ -40,6 +40,20 @@ struct page_counter {
 struct mem_cgroup {
 	struct cgroup_subsys_state css;
 	struct page_counter memory;
+	_Bool oom_group;
+};
+
+enum oom_constraint {
+	CONSTRAINT_NONE = 0,
+};
+
+struct oom_control {
+	struct mem_cgroup *memcg;
+	int order;
+	unsigned long totalpages;
+	struct task_struct *chosen;
+	long chosen_points;
+	enum oom_constraint constraint;
 };
 
 struct qstr {
@@ -48,6 +62,9 @@ struct qstr {
 
 struct dentry {
 	struct qstr d_name;
+	union {
+		unsigned char string[32];
+	} d_shortname; /* holds names that are short enough, and they all begin here; see kernel_fixes.bpf.h */
 };
 
 struct path {

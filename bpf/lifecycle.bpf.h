@@ -44,12 +44,15 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 
 #define INTERPRETER_BYTES 6
 
-/* Whether a binary of this name can be a service: python3.11, pypy3, uwsgi, uwsgi-core. */
-static __always_inline int is_interpreter(const unsigned char *name)
+/* Whether a binary of this name can be a service: python3.11, pypy3, uwsgi, uwsgi-core. The first letter alone
+ * turns most programs away. */
+static __always_inline int is_interpreter(struct dentry *entry)
 {
-	char start[INTERPRETER_BYTES] = {};
+	char start[INTERPRETER_BYTES] = {}, first = short_name_begins_with(entry);
 
-	bpf_probe_read_kernel(start, sizeof(start), name);
+	if (first != 'p' && first != 'u')
+		return 0;
+	bpf_probe_read_kernel(start, sizeof(start), entry->d_name.name);
 	if (start[0] == 'p' && start[1] == 'y')
 		return (start[2] == 't' && start[3] == 'h' && start[4] == 'o' && start[5] == 'n') ||
 		       (start[2] == 'p' && start[3] == 'y');
@@ -71,7 +74,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 {
 	struct tracked *known = tracked_process(task);
 	__u32 before = known ? known->role : ROLE_NONE;
-	const unsigned char *exe = program->file->f_path.dentry->d_name.name;
+	struct dentry *exe = program->file->f_path.dentry;
 	__u32 after = role_after_exec(before, is_interpreter(exe));
 	struct exec_record *record;
 	__u32 pid;
@@ -95,7 +98,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	record->role_before = before;
 	record->role = after;
 	BPF_CORE_READ_STR_INTO(&record->comm, task, comm);
-	bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe);
+	bpf_probe_read_kernel_str(record->exe, sizeof(record->exe), exe->d_name.name);
 	bpf_ringbuf_submit(record, 0);
 	return 0;
 }

@@ -15,6 +15,17 @@ struct {
 	__type(value, struct tracked);
 } tracked SEC(".maps");
 
+/* A look at a pid that is not in `tracked` touches a cold bucket of a large table: some 400 ns. This small table is
+ * asked first: the slot of a pid holds the epoch in which a tracked pid last fell into it. The agent begins a new
+ * epoch now and then and renews the slots of all tracked pids, so that those of the dead fall behind and count as
+ * empty. Element 0 is the epoch itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 + TRACKED_SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} tracked_slots SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -39,7 +50,9 @@ struct exit_record *keep_exit_record __attribute__((unused));
 struct oom_record *keep_oom_record __attribute__((unused));
 struct signal_record *keep_signal_record __attribute__((unused));
 enum record_kind keep_record_kind __attribute__((unused));
+enum oom_reason keep_oom_reason __attribute__((unused));
 enum role keep_role __attribute__((unused));
+enum table_size keep_table_size __attribute__((unused));
 
 static __always_inline void count(__u32 index, int lost)
 {
@@ -74,16 +87,38 @@ static __always_inline void *reserve(__u32 kind, __u64 bytes, struct task_struct
 	return header;
 }
 
+static __always_inline __u32 *slot_of(__u32 pid)
+{
+	__u32 index = 1 + pid % TRACKED_SLOTS;
+
+	return bpf_map_lookup_elem(&tracked_slots, &index);
+}
+
+static __always_inline __u32 current_epoch(void)
+{
+	__u32 index = 0, *epoch = bpf_map_lookup_elem(&tracked_slots, &index);
+
+	return epoch ? *epoch : 0;
+}
+
+/* The slots written in this epoch and in the one before it count: a renewal may be under way. */
+static __always_inline struct tracked *tracked_pid(__u32 pid)
+{
+	__u32 *slot = slot_of(pid);
+
+	if (!slot || *slot + 1 < current_epoch())
+		return NULL;
+	return bpf_map_lookup_elem(&tracked, &pid);
+}
+
 static __always_inline struct tracked *tracked_process(struct task_struct *task)
 {
-	__u32 pid = task->tgid;
-
-	return bpf_map_lookup_elem(&tracked, &pid);
+	return tracked_pid(task->tgid);
 }
 
 static __always_inline void track(struct task_struct *task, __u32 role)
 {
-	__u32 pid = task->tgid;
+	__u32 pid = task->tgid, *slot = slot_of(pid);
 	struct tracked value = {
 		.start_ns = task->group_leader->start_boottime,
 		.role = role,
@@ -91,6 +126,8 @@ static __always_inline void track(struct task_struct *task, __u32 role)
 
 	if (bpf_map_update_elem(&tracked, &pid, &value, BPF_ANY))
 		count(COUNTER_TRACKED_FULL, 1);
+	else if (slot)
+		*slot = current_epoch();
 }
 
 #endif

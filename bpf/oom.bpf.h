@@ -18,29 +18,64 @@ static __always_inline struct cgroup_subsys_state *memory_css(struct task_struct
 	return css;
 }
 
-/* Fills in the nearest cgroup, the victim's own or one above it, that has no room left. */
-static __always_inline void describe_full_cgroup(struct oom_record *record, struct task_struct *victim)
+static __always_inline struct mem_cgroup *group_of(struct cgroup_subsys_state *css)
+{
+	return (void *)css - bpf_core_field_offset(struct mem_cgroup, css);
+}
+
+static __always_inline int has_no_room(struct mem_cgroup *group)
+{
+	__u64 limit = BPF_CORE_READ(group, memory.max);
+	__u64 usage = BPF_CORE_READ(group, memory.usage.counter);
+
+	return limit < UNLIMITED_PAGES && usage + SLACK_PAGES >= limit;
+}
+
+static __always_inline void describe_cgroup(struct oom_record *record, struct cgroup_subsys_state *css)
+{
+	struct mem_cgroup *group = group_of(css);
+
+	record->limit_bytes = BPF_CORE_READ(group, memory.max) * PAGE_BYTES;
+	record->usage_bytes = BPF_CORE_READ(group, memory.usage.counter) * PAGE_BYTES;
+	record->cgroup_id = BPF_CORE_READ(css, cgroup, kn, id);
+	bpf_probe_read_kernel_str(record->cgroup_name, sizeof(record->cgroup_name),
+				  BPF_CORE_READ(css, cgroup, kn, name));
+}
+
+/* Walks up from the victim's own cgroup to the one whose limit was hit: the one that the OOM killer names, else the
+ * nearest that has no room left. A memory.oom.group on the way makes all below it die together. */
+static __always_inline void describe_full_cgroup(struct oom_record *record, struct task_struct *victim,
+						 struct oom_context *context)
 {
 	struct cgroup_subsys_state *css;
+	struct mem_cgroup *group;
+	__u32 dies_together = 0;
 
 	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
 		return; /* a kernel without the memory controller */
 	css = memory_css(victim);
 	for (int level = 0; level < CGROUP_LEVELS && css; level++) {
-		struct mem_cgroup *group = (void *)css - bpf_core_field_offset(struct mem_cgroup, css);
-		__u64 limit = BPF_CORE_READ(group, memory.max);
-		__u64 usage = BPF_CORE_READ(group, memory.usage.counter);
-
-		if (limit < UNLIMITED_PAGES && usage + SLACK_PAGES >= limit) {
-			record->limit_bytes = limit * PAGE_BYTES;
-			record->usage_bytes = usage * PAGE_BYTES;
-			record->cgroup_id = BPF_CORE_READ(css, cgroup, kn, id);
-			bpf_probe_read_kernel_str(record->cgroup_name, sizeof(record->cgroup_name),
-						  BPF_CORE_READ(css, cgroup, kn, name));
+		group = group_of(css);
+		dies_together |= BPF_CORE_READ(group, oom_group);
+		if (context ? context->group == (unsigned long)group : has_no_room(group)) {
+			record->group = dies_together;
+			describe_cgroup(record, css);
 			return;
 		}
 		css = BPF_CORE_READ(css, parent);
 	}
+	record->group = dies_together; /* the host is short */
+}
+
+static __always_inline void describe_decision(struct oom_record *record, struct oom_context *context)
+{
+	if (!context)
+		return;
+	record->constraint = context->constraint;
+	record->points = context->points;
+	record->total_bytes = context->total_bytes;
+	record->order = context->order;
+	record->chosen_pid = context->chosen_pid;
 }
 
 static __always_inline void describe_memory(struct oom_record *record, struct task_struct *victim)
@@ -71,6 +106,7 @@ int BPF_PROG(on_oom_task, struct task_struct *victim)
 {
 	struct tracked *known = tracked_process(victim);
 	struct oom_record *record = reserve(RECORD_OOM, sizeof(*record), victim);
+	struct oom_context *context = oom_context();
 
 	if (!record)
 		return 0;
@@ -79,7 +115,8 @@ int BPF_PROG(on_oom_task, struct task_struct *victim)
 	record->oom_score_adj = BPF_CORE_READ(victim, signal, oom_score_adj);
 	BPF_CORE_READ_STR_INTO(&record->victim_comm, victim, group_leader, comm);
 	describe_memory(record, victim);
-	describe_full_cgroup(record, victim);
+	describe_decision(record, context);
+	describe_full_cgroup(record, victim, context);
 	describe_allocator(record);
 	bpf_ringbuf_submit(record, 0);
 	return 0;
@@ -97,7 +134,7 @@ int BPF_PROG(on_oom_pid, int victim_pid)
 		count(RECORD_OOM, 1);
 		return 0;
 	}
-	known = bpf_map_lookup_elem(&tracked, &pid);
+	known = tracked_pid(pid);
 	count(RECORD_OOM, 0);
 	__builtin_memset(record, 0, sizeof(*record));
 	record->header.at_ns = bpf_ktime_get_boot_ns();
@@ -105,6 +142,7 @@ int BPF_PROG(on_oom_pid, int victim_pid)
 	record->header.pid = pid;
 	record->header.start_ns = known ? known->start_ns : 0;
 	record->role = known ? known->role : ROLE_NONE;
+	describe_decision(record, oom_context());
 	describe_allocator(record);
 	bpf_ringbuf_submit(record, 0);
 	return 0;

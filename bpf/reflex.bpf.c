@@ -3,6 +3,7 @@
  * A map of tracked processes filters in the kernel, so that an idle host stays idle. */
 #include <linux/types.h>
 #include <linux/bpf.h>
+#include <linux/ptrace.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
@@ -13,6 +14,7 @@
 #include "kernel_fixes.bpf.h"
 #include "maps.bpf.h"
 #include "lifecycle.bpf.h"
+#include "oom_context.bpf.h"
 #include "oom.bpf.h"
 #include "signals.bpf.h"
 #include "queues.bpf.h"

@@ -61,7 +61,9 @@ def climb(library: Libbpf, path: Path, wishes: Mapping[str, Means]) -> Climbed:
             culprit = _failed_program(library.messages)
             if culprit is None or culprit in refusals.programs:
                 raise
-            _refuse(refusals, culprit, error.errno, f"the kernel refused the program{_verdict(library.messages)}")
+            number = error.errno
+            name = errno.errorcode.get(number or 0, "unknown error")
+            _refuse(refusals, culprit, number, f"the kernel refused the program ({name}){_verdict(library.messages)}")
             continue
         library.trim_memory()
         return Climbed(candidate, plan, refusals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +64,11 @@ class Kernel:
         """Follows the process no more."""
         for source in self.sources:
             source.untrack(pid)
+
+    def renew(self, is_gone: Callable[[int, int], bool]) -> None:
+        """To be called about once a minute: forgets processes that `is_gone` (pid, start in ns since boot)."""
+        if self.bpf is not None:
+            self.bpf.renew(is_gone)
 
     def watch_listener(self, inode: int) -> None:
         """Keeps the depth of this listening socket's queue from now on."""

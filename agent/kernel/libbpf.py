@@ -47,6 +47,7 @@ def _prototypes(library: ctypes.CDLL) -> None:
         "bpf_map_lookup_elem": (number, [number, pointer, pointer]),
         "bpf_map_update_elem": (number, [number, pointer, pointer, ctypes.c_uint64]),
         "bpf_map_delete_elem": (number, [number, pointer]),
+        "bpf_map_get_next_key": (number, [number, pointer, pointer]),
         "libbpf_num_possible_cpus": (number, []),
         "ring_buffer__new": (pointer, [number, _SampleCallback, pointer, pointer]),
         "ring_buffer__epoll_fd": (number, [pointer]),
@@ -161,6 +162,17 @@ class BpfMap:
     def delete(self, key: bytes) -> bool:
         """Takes the key away; False when it was not there."""
         return bool(self._c.bpf_map_delete_elem(self.fd, key) == 0)
+
+    def keys(self, key_bytes: int, at_most: int) -> list[bytes] | None:
+        """All keys; None when there seem to be more than `at_most`: a table that changes fast can begin anew for ever."""
+        found: dict[bytes, None] = {}
+        here, following = None, ctypes.create_string_buffer(key_bytes)
+        for _ in range(at_most):
+            if self._c.bpf_map_get_next_key(self.fd, here, following):
+                return list(found)
+            here = following.raw
+            found[here] = None
+        return None
 
 
 class BpfObject:

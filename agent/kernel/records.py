@@ -24,6 +24,16 @@ class Role(IntEnum):
     NONE = 4
 
 
+class OomReason(IntEnum):
+    """Which limit was hit; mirrors `enum oom_reason` of bpf/events.h, and a mismatch is refused at load."""
+
+    UNTOLD = 0
+    HOST = 1
+    CPUSET = 2
+    MEMORY_POLICY = 3
+    CGROUP = 4
+
+
 @dataclass(frozen=True, slots=True)
 class ForkRecord:
     """A tracked process forked; `pid` is the child."""
@@ -68,7 +78,10 @@ class ExitRecord:
 
 @dataclass(frozen=True, slots=True)
 class OomRecord:
-    """The OOM killer chose a victim (`pid`); `limit_bytes` is 0 when no memory cgroup was found full."""
+    """The OOM killer chose a victim (`pid`); `limit_bytes` is 0 when no memory cgroup was found full.
+
+    `total_bytes`, `points` (pages), `order` and `chosen_pid` are 0 where `constraint` is UNTOLD.
+    """
 
     at_ns: int
     start_ns: int
@@ -82,6 +95,12 @@ class OomRecord:
     usage_bytes: int
     cgroup_id: int
     allocator_start_ns: int
+    total_bytes: int
+    points: int
+    constraint: int
+    order: int
+    chosen_pid: int
+    group: int
     allocator_pid: int
     victim_uid: int
     oom_score_adj: int
@@ -130,7 +149,8 @@ class RecordDecoder:
     """Turns the bytes of one ring buffer record into its value."""
 
     def __init__(self, types: TypeInformation) -> None:
-        _check_roles(types)
+        _check_enum(types, "role", Role)
+        _check_enum(types, "oom_reason", OomReason, prefix="OOM_")
         kinds = types.enum("record_kind")
         self.kinds: dict[int, str] = {kinds[f"RECORD_{name.upper()}"]: name for name in RECORD_TYPES}
         self._decoders = {number: _decoder(types, name) for number, name in self.kinds.items()}
@@ -166,10 +186,10 @@ def _decoder(types: TypeInformation, name: str) -> Callable[[bytes], Record]:
     return decode
 
 
-def _check_roles(types: TypeInformation) -> None:
-    offered = {name.removeprefix("ROLE_"): value for name, value in types.enum("role").items()}
-    if offered != {role.name: role.value for role in Role}:
-        raise LayoutError("enum role of the BPF object differs from the agent's; rebuild it with: make -C bpf")
+def _check_enum(types: TypeInformation, name: str, mirror: type[IntEnum], prefix: str = "ROLE_") -> None:
+    offered = {member.removeprefix(prefix): value for member, value in types.enum(name).items()}
+    if offered != {member.name: member.value for member in mirror}:
+        raise LayoutError(f"enum {name} of the BPF object differs from the agent's; rebuild it with: make -C bpf")
 
 
 def _text(raw: bytes) -> str:

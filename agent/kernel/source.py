@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,14 @@ from agent.kernel.records import Record, RecordDecoder, Role
 
 RECORDS_AT_ONCE = 512
 """Records read in one go before other work gets its turn."""
+
+MAX_TRACKED = 32768
+"""Entries of the map `tracked`."""
+
+FIRST_EPOCH = 2
+"""The kernel takes slots of the epoch before, too; the empty slots are of epoch 0."""
+
+_U32 = struct.Struct("=I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +63,15 @@ class BpfSource:
         self._counter_value = types.struct("counter").packed
         self._tracked = self._map("tracked", self._tracked_value)
         self._listeners = self._map("listeners", self._listener_value)
+        self._tracked_slots = self._map("tracked_slots", _U32)
+        self._slots = types.enum("table_size")["TRACKED_SLOTS"]
+        self._epoch = 0
         self._counters = self._object.map("counters", self._counter_value.size, per_cpu=True)
         self._ring = RingBuffer(library, self._object.map("records", 0), at_once=RECORDS_AT_ONCE)
         self.fd = self._ring.fd
         self.unreadable = 0
         self.refused = 0
+        self.renew()
 
     def read(self) -> list[Record]:
         """The records that wait, oldest first, at most RECORDS_AT_ONCE. Bytes that are none are counted."""
@@ -67,10 +80,31 @@ class BpfSource:
     def track(self, pid: int, start_ns: int, role: Role) -> None:
         """Follows a process and, from now on, its children. One that does not fit is counted in `refused`."""
         self._set(self._tracked, _u32(pid), self._tracked_value.pack(start_ns, role, 0))
+        self._set(self._tracked_slots, _u32(1 + pid % self._slots), _u32(self._epoch))
 
     def untrack(self, pid: int) -> None:
         """Follows the process no more."""
         self._tracked.delete(_u32(pid))
+
+    def renew(self, is_gone: Callable[[int, int], bool] = lambda _pid, _start_ns: False) -> None:
+        """Begins a new epoch of the kernel's small table, so that slots of the dead no longer send it to the large one.
+
+        Processes that `is_gone` (pid, start in ns since boot) are followed no more: their ends were lost. To be
+        called now and then; while the table changes too fast to be read, nothing is done.
+        """
+        keys = self._tracked.keys(_U32.size, 2 * MAX_TRACKED)
+        if keys is None:
+            return
+        following = self._epoch + 1 if self._epoch else FIRST_EPOCH
+        for key in keys:
+            (pid,) = _U32.unpack(key)
+            value = self._tracked.lookup(key)
+            if value is not None and is_gone(pid, self._tracked_value.unpack(value)[0]):
+                self._tracked.delete(key)
+                continue
+            self._set(self._tracked_slots, _u32(1 + pid % self._slots), _u32(following))
+        self._set(self._tracked_slots, _u32(0), _u32(following))
+        self._epoch = following
 
     def watch_listener(self, inode: int) -> None:
         """Keeps the depth of this listening socket's queue from now on. One that does not fit is counted."""
@@ -125,7 +159,7 @@ class BpfSource:
 
 
 def _u32(value: int) -> bytes:
-    return struct.pack("=I", value)
+    return _U32.pack(value)
 
 
 def _u64(value: int) -> bytes:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.layout import LayoutError, TypeInformation
-from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, RecordDecoder, SignalRecord
+from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomReason, OomRecord, RecordDecoder, SignalRecord
 
 OBJECT = Path(__file__).parents[2] / "agent" / "kernel" / "reflex.bpf.o"
 CAPTURED = Path(__file__).with_name("captured_records.txt")
-"""One OOM kill of a forked child in a cgroup of 50 MiB: exec, fork, its signal, its mark, its exit, the parent's exit."""
+"""One OOM kill of a forked child in a cgroup of 50 MiB on Linux 6.12: exec, fork, its signal, its mark, its exit, the parent's exit."""
 
 needs_object = pytest.mark.skipif(not OBJECT.exists(), reason="the BPF object is not built: make -C bpf")
 
@@ -28,19 +28,20 @@ def test_captured_records(decoder: RecordDecoder) -> None:
         decoder.decode(bytes.fromhex(line)) for line in CAPTURED.read_text().split()
     ]
     assert isinstance(started, ExecRecord)
-    assert (started.pid, started.comm, started.exe) == (7712, "python", "python3.11")
+    assert (started.pid, started.comm, started.exe) == (293, "python", "python3.11")
     assert isinstance(forked, ForkRecord)
-    assert (forked.parent_pid, forked.pid) == (7712, 7713)
+    assert (forked.parent_pid, forked.pid) == (293, 294)
     assert isinstance(signal, SignalRecord)
-    assert (signal.pid, signal.signal, signal.code) == (7713, 9, 128)
+    assert (signal.pid, signal.signal, signal.code) == (294, 9, 128)
     assert isinstance(oom, OomRecord)
-    assert (oom.pid, oom.allocator_pid, oom.limit_bytes) == (7713, 7713, 50 * 2**20)
+    assert (oom.pid, oom.allocator_pid, oom.limit_bytes) == (294, 294, 50 * 2**20)
     assert oom.cgroup_name == "rcap"
-    assert (oom.anon_bytes, oom.shmem_bytes) == (54882304, 0)
+    assert (oom.anon_bytes, oom.shmem_bytes) == (54865920, 0)
+    assert (oom.constraint, oom.chosen_pid, oom.group, oom.total_bytes) == (OomReason.CGROUP, 294, 0, 50 * 2**20)
     assert isinstance(child, ExitRecord)
-    assert (child.pid, child.wait_status) == (7713, 9)
+    assert (child.pid, child.wait_status) == (294, 9)
     assert isinstance(parent, ExitRecord)
-    assert (parent.pid, parent.wait_status) == (7712, 0)
+    assert (parent.pid, parent.wait_status) == (293, 0)
     assert forked.start_ns == oom.start_ns == child.start_ns
 
 

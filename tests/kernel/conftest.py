@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.ladder import parse_wishes
 from agent.kernel.records import Record
 
 OBJECT = Path(__file__).parents[2] / "agent" / "kernel" / "reflex.bpf.o"
-WAIT_S = 10.0
+EMULATED = bool(os.environ.get("REFLEX_EMULATED"))
+WAIT_S = 60.0 if EMULATED else 10.0
 
 
 class Ear:
@@ -36,13 +38,34 @@ class Ear:
             select.select([source.fd for source in self.source.sources], [], [], left)
 
 
+Listen = Callable[[str], Ear]
+
+
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    """A kernel source that listens from now on."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: BPF programs can be loaded by root only")
-    source = open_kernel(OBJECT)
-    if source.bpf is None:
-        pytest.skip(f"no BPF here: {source.probe('exit').reason}")
-    yield Ear(source)
-    source.close()
+def listen() -> Iterator[Listen]:
+    """`listen("oom=counters")`: the kernel heard by these rungs; skipped where one of them is not to be had here."""
+    opened: list[Kernel] = []
+
+    def start(rungs: str) -> Ear:
+        if os.geteuid() != 0:
+            pytest.skip("needs root: BPF programs can be loaded by root only")
+        wishes = parse_wishes(rungs)
+        kernel = open_kernel(OBJECT, wishes)
+        opened.append(kernel)
+        missing = [probe for probe in kernel.probes if wishes.get(probe.signal, probe.means) != probe.means]
+        if missing:
+            pytest.skip(f"not on this kernel: {missing[0].reason}")
+        return Ear(kernel)
+
+    yield start
+    for kernel in opened:
+        kernel.close()
+
+
+@pytest.fixture
+def ear(listen: Listen) -> Ear:
+    """A kernel source that listens from now on, by the best rungs there are."""
+    heard_by_best = listen("")
+    if heard_by_best.source.bpf is None:
+        pytest.skip(f"no BPF here: {heard_by_best.source.probe('exit').reason}")
+    return heard_by_best
