@@ -114,6 +114,13 @@ class ProcFs:
         name = os.path.basename(self._link(pid, "exe"))
         return name.startswith(("python", "pypy"))
 
+    def binary_name(self, pid: int) -> str:
+        """File name of the process's binary (of a script: its interpreter); empty when it is gone."""
+        path = self._link(pid, "exe")
+        if not path:  # another user's process: its link cannot be read, but its arguments can
+            path = next(iter(self._strings(pid, "cmdline")), "")
+        return os.path.basename(path).removesuffix(" (deleted)")
+
     def has_file(self, pid: int, name: str) -> bool:
         """Whether the process's working folder has a file of this name."""
         return os.path.exists(self._root / str(pid) / "cwd" / name)
