@@ -10,10 +10,11 @@ import sys
 
 import aiohttp
 
+from benchmarks.options import WORKERS, Options
 from benchmarks.report import show
 from demo.stage import EXIT_STOPPED, StageError, until_told
 
-BENCHMARKS = ("footprint", "latency")
+BENCHMARKS = ("footprint", "latency", "overhead")
 
 
 def main() -> int:
@@ -28,13 +29,18 @@ def main() -> int:
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--quick", action="store_true", help="measure briefly; for trying the measurement itself")
+    parser.add_argument(
+        "--workers", type=int, default=WORKERS, metavar="N", help="footprint: how many processes are watched"
+    )
     options = parser.parse_args()
+    if options.workers < 1:
+        parser.error(f"--workers must be at least 1, not {options.workers}")
     if os.geteuid() != 0:
         print(f"Benchmarks need root: they load BPF programs. Run: sudo ./reflex bench {options.name}", file=sys.stderr)
         return 3
     benchmark = importlib.import_module(f"benchmarks.{options.name}")
     try:
-        result = asyncio.run(until_told(benchmark.measure(quick=options.quick)))
+        result = asyncio.run(until_told(benchmark.measure(Options(quick=options.quick, workers=options.workers))))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_STOPPED
     except (StageError, OSError, aiohttp.ClientError) as error:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+from benchmarks.options import Options
 from benchmarks.report import spread
 from demo.stage import ShopOptions, Stage
 
@@ -15,12 +16,12 @@ WAIT_S = 30.0
 MIB = 1024 * 1024
 
 
-async def measure(*, quick: bool) -> dict[str, Any]:
+async def measure(chosen: Options) -> dict[str, Any]:
     """Times of every kill, in ms. `quick` makes a tenth of the kills, to see that the measurement works.
 
     The stream says when to ask; the clock stops when the API has answered with the row.
     """
-    kills = KILLS // 10 if quick else KILLS
+    kills = KILLS // 10 if chosen.quick else KILLS
     options = ShopOptions(workers=2, limit_bytes=128 * MIB, import_s=0, report_pause_s=0)
     times_ms: list[float] = []
     async with Stage() as stage:

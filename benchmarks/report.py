@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -26,14 +26,22 @@ def spread(values_ms: Sequence[float]) -> dict[str, float]:
 
 
 def show(title: str, result: Mapping[str, object], *, as_json: bool) -> None:
-    """Prints one result; nested mappings become rows of a table."""
+    """Prints one result; nested mappings become rows of a table, with a heading where they nest deeper."""
     if as_json:
         print(json.dumps(result, indent=2))
         return
     print(f"\n{title}")
+    print("\n".join(table(result)))
+
+
+def table(result: Mapping[str, object], indent: str = "  ") -> Iterator[str]:
+    """The lines of the table."""
     for name, value in result.items():
-        if isinstance(value, Mapping):
-            cells = "   ".join(f"{key} {cell}" for key, cell in value.items())
-            print(f"  {name:14} {cells}")
-        else:
-            print(f"  {name:14} {value}")
+        if not isinstance(value, Mapping):
+            yield f"{indent}{name:18} {'-' if value is None else value}"
+        elif any(isinstance(cell, Mapping) for cell in value.values()):
+            yield f"{indent}{name}"
+            yield from table(value, indent + "  ")
+        elif value:
+            cells = "   ".join(f"{key} {'-' if cell is None else cell}" for key, cell in value.items())
+            yield f"{indent}{name:18} {cells}"

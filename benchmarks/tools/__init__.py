@@ -1,0 +1,1 @@
+"""The tools whose footprints are compared: one file each."""

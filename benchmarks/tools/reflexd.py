@@ -1,0 +1,26 @@
+"""reflexd itself: the real agent, with its server on this host, whose cost is not counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from benchmarks.cpu_group import CpuGroup
+from benchmarks.crowd import Crowd
+from benchmarks.switch import known_workers, until_known
+from benchmarks.tools.tool import Watch
+from demo.stage import Stage
+
+
+@asynccontextmanager
+async def watching(crowd: Crowd, group: CpuGroup) -> AsyncIterator[Watch]:
+    """The agent knows every worker before the context is entered."""
+    async with Stage() as stage:
+        assert stage.agent is not None
+        group.procs.write_text(str(stage.agent.pid))
+        await until_known(stage, crowd)
+
+        async def watched() -> int:
+            return await known_workers(stage, crowd)
+
+        yield Watch(watched)
