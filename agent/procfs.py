@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MAX_FILE_BYTES = 1024 * 1024
 _TCP_LISTEN = "0A"
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
+_DEAD_STATES = frozenset("ZXx")
+_INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # PROC_PID_INIT_INO, PROC_USER_INIT_INO
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
 
 
@@ -64,6 +67,16 @@ class Usage:
 
     cpu_ns: int
     rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What /proc shows of a process that ends or has ended: `is_dead` from the moment on when its parent may reap it."""
+
+    is_dead: bool
+    cpu_ns: int
+    uid: int
+    comm: str
 
 
 class ProcFs:
@@ -172,6 +185,15 @@ class ProcFs:
         ticks = int(fields[1][11]) + int(fields[1][12])
         return Usage(ticks * 1_000_000_000 // TICKS_PER_SECOND, int(memory.split()[1]) * PAGE_BYTES)
 
+    def remains(self, pid: int, start_ticks: int) -> Remains | None:
+        """What is left of this very process, or None when its parent has reaped it."""
+        fields = self._stat(pid)
+        if fields is None or int(fields[1][19]) != start_ticks:
+            return None
+        comm, numbers = fields
+        ticks = int(numbers[11]) + int(numbers[12])
+        return Remains(numbers[0] in _DEAD_STATES, ticks * _NS_PER_TICK, self._owner(pid), comm)
+
     def _sockets(self, pid: int, prefix: str) -> Iterator[OpenFile]:
         return (f for f in self.open_files(pid, prefix) if stat.S_ISSOCK(f.mode))
 
@@ -233,6 +255,13 @@ def own_capabilities() -> int:
     """The capabilities that this process has in effect, one bit each, numbered as in capability(7)."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+
+
+def foreign_namespaces() -> tuple[str, ...]:
+    """Which of the pid and the user namespace of this process are not the initial ones."""
+    return tuple(
+        kind for kind, inode in _INITIAL_NAMESPACES.items() if os.stat(f"/proc/self/ns/{kind}").st_ino != inode
+    )
 
 
 def _tcp_address(raw: str) -> str:

@@ -180,9 +180,11 @@ def exit_attrs(record: ExitRecord, certificate: Certificate) -> dict[str, Scalar
     attrs: dict[str, Scalar] = {
         "death": certificate.death,
         "age_s": round((record.at_ns - record.start_ns) / 1e9, 3),
-        "cpu_s": round(record.cpu_ns / 1e9, 3),
-        "peak_rss_bytes": record.peak_rss_bytes,
     }
+    if record.cpu_ns is not None:
+        attrs["cpu_s"] = round(record.cpu_ns / 1e9, 3)
+    if record.peak_rss_bytes is not None:
+        attrs["peak_rss_bytes"] = record.peak_rss_bytes
     attrs["signal" if number else "exit_code"] = number or code
     if certificate.decisive is not None:
         attrs["sender_pid"] = certificate.decisive.sender_pid

@@ -53,7 +53,7 @@ class ExecRecord:
     start_ns: int
     pid: int
     parent_pid: int
-    uid: int
+    uid: int | None
     role_before: int
     role: int
     comm: str
@@ -62,17 +62,17 @@ class ExecRecord:
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """A tracked process ended; `wait_status` is what its parent's wait(2) returns."""
+    """A tracked process ended; `wait_status` is what its parent's wait(2) returns. None is what the means cannot tell."""
 
     at_ns: int
     start_ns: int
     pid: int
-    cpu_ns: int
-    peak_rss_bytes: int
+    cpu_ns: int | None
+    peak_rss_bytes: int | None
     parent_pid: int
     wait_status: int
     role: int
-    uid: int
+    uid: int | None
     comm: str
 
 
