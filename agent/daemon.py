@@ -122,7 +122,7 @@ class Daemon:
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attaches to the kernel before the first scan, so that nothing falls between the two."""
-        self._kernel = open_kernel(self._settings.bpf_object, parse_wishes(self._settings.rungs))
+        self._kernel = open_kernel(self._settings.bpf_object, parse_wishes(self._settings.rungs), self._procfs)
         started = self._reporter.about_agent(
             "agent.started",
             f"The agent started on {self._settings.host} (reflexd {__version__}, Linux {platform.release()}).",

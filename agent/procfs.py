@@ -82,8 +82,15 @@ class Remains:
 class ProcFs:
     """/proc, or a tree that looks like it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path = Path("/proc")) -> None:
         self._root = root
+
+    def oom_kills(self) -> int | None:
+        """How many processes the kernel's OOM killer has killed on this host since boot; None before Linux 4.13."""
+        for line in _text(self._root / "vmstat").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+        return None
 
     def pids(self) -> Iterator[int]:
         """All processes there are now."""
@@ -183,7 +190,7 @@ class ProcFs:
         if fields is None or not memory:
             return None
         ticks = int(fields[1][11]) + int(fields[1][12])
-        return Usage(ticks * 1_000_000_000 // TICKS_PER_SECOND, int(memory.split()[1]) * PAGE_BYTES)
+        return Usage(ticks * _NS_PER_TICK, int(memory.split()[1]) * PAGE_BYTES)
 
     def remains(self, pid: int, start_ticks: int) -> Remains | None:
         """What is left of this very process, or None when its parent has reaped it."""
@@ -206,11 +213,7 @@ class ProcFs:
         return name, rest.split()
 
     def _read(self, pid: int, name: str) -> str:
-        try:
-            with open(self._root / str(pid) / name, "rb") as file:
-                return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
-        except _GONE:
-            return ""
+        return _text(self._root / str(pid) / name)
 
     def _strings(self, pid: int, name: str) -> tuple[str, ...]:
         return tuple(part for part in self._read(pid, name).split("\0") if part)
@@ -249,6 +252,15 @@ class ProcFs:
             fields = line.split(maxsplit=7)
             if len(fields) >= 7 and int(fields[3], 16) & _UNIX_LISTENS:
                 yield Listener(int(fields[6]), f"unix {fields[7] if len(fields) > 7 else '(unnamed)'}")
+
+
+def _text(path: Path) -> str:
+    """What a file says; nothing when it is gone."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+    except _GONE:
+        return ""
 
 
 def own_capabilities() -> int:

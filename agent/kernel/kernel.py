@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.kernel.climb import CORE_MEANS, Refusals, climb
+from agent.kernel.connector import LIFECYCLE, ConnectorSource
 from agent.kernel.ladder import LADDERS, WITHOUT, Means, Probe, Rung
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
+from agent.kernel.process_events import ConnectorError
 from agent.kernel.reasons import BTF, in_words, may_use_bpf
 from agent.kernel.records import Record, Role
 from agent.kernel.source import BpfSource, Counts, Peak
+from agent.procfs import ProcFs
 
-WITHOUT_BPF: frozenset[Means] = frozenset({"scan"})
-"""Means that every host has."""
+WITHOUT_BPF: frozenset[Means] = frozenset({"counters", "scan"})
+"""Means that the agent has without opening anything."""
 
 
 class Source(Protocol):
@@ -52,8 +55,8 @@ class Kernel:
         return next(probe for probe in self.probes if probe.signal == signal)
 
     def read(self) -> list[Record]:
-        """The records that wait, those of each source oldest first."""
-        return [record for source in self.sources for record in source.read()]
+        """The records that wait, oldest first."""
+        return sorted((record for source in self.sources for record in source.read()), key=lambda record: record.at_ns)
 
     def track(self, pid: int, start_ns: int, role: Role) -> None:
         """Follows a process and, from now on, its children."""
@@ -99,19 +102,24 @@ class Kernel:
             source.close()
 
 
-def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None) -> Kernel:
+def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None, procfs: ProcFs | None = None) -> Kernel:
     """Opens the best means for every signal. Never fails: a signal that cannot be heard has a probe that says why.
 
     `wishes` names the only means that a signal may take; the others take the best there is.
     """
-    wishes = wishes or {}
+    wishes, procfs = wishes or {}, procfs or ProcFs()
     bpf, taken, why_not = _open_core(object_path, wishes)
+    sources: list[Source] = [] if bpf is None else [bpf]
+    sources += _open_connector(taken, wishes, procfs, bpf, why_not)
+    if procfs.oom_kills() is None:
+        why_not.refuse(_rung("oom", "counters"), "this kernel does not count OOM kills")
     for signal, rungs in LADDERS.items():
         for rung in rungs:
-            if signal not in taken and rung.means in WITHOUT_BPF and wishes.get(signal) in (None, rung.means):
+            fits = rung.means in WITHOUT_BPF and wishes.get(signal) in (None, rung.means)
+            if signal not in taken and fits and not why_not.of(rung):
                 taken[signal] = rung
     probes = [_probe(signal, taken.get(signal), wishes.get(signal), why_not) for signal in LADDERS]
-    return Kernel(probes, [] if bpf is None else [bpf], bpf)
+    return Kernel(probes, sources, bpf)
 
 
 class _WhyNot:
@@ -120,6 +128,10 @@ class _WhyNot:
     def __init__(self, refusals: Refusals | None = None, core: str = "") -> None:
         self._refusals = refusals or Refusals()
         self._core = core
+
+    def refuse(self, rung: Rung, why: str) -> None:
+        """Notes the reason against a rung."""
+        self._refusals.rungs[rung] = why
 
     def of(self, rung: Rung) -> str:
         """The reason, empty when the rung was not tried."""
@@ -145,6 +157,31 @@ def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> tuple[BpfSourc
     except BpfError as error:
         return None, {}, _WhyNot(core=in_words(error.errno, error.strerror or str(error)))
     return BpfSource(library, climbed.object, types), dict(climbed.rungs), _WhyNot(climbed.refusals)
+
+
+def _open_connector(
+    taken: dict[str, Rung],
+    wishes: Mapping[str, Means],
+    procfs: ProcFs,
+    bpf: BpfSource | None,
+    why_not: _WhyNot,
+) -> list[Source]:
+    """The process connector, for the lifecycle signals that nothing better serves."""
+    kinds = [kind for kind in LIFECYCLE if kind not in taken and wishes.get(kind) in (None, "netlink")]
+    if not kinds:
+        return []
+    try:
+        source = ConnectorSource(kinds, procfs, peer=bpf)
+    except ConnectorError as error:
+        for kind in kinds:
+            why_not.refuse(_rung(kind, "netlink"), str(error))
+        return []
+    taken.update((kind, _rung(kind, "netlink")) for kind in kinds)
+    return [source]
+
+
+def _rung(signal: str, means: Means) -> Rung:
+    return next(rung for rung in LADDERS[signal] if rung.means == means)
 
 
 def _probe(signal: str, taken: Rung | None, wish: Means | None, why_not: _WhyNot) -> Probe:
