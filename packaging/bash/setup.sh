@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What is set up, in order: distribution packages, .venv, the BPF programs, the page; for tests and demo a bit more.
 
-readonly NODE_VENV=$WORK/node-venv DEMO_VENV=$WORK/demo-venv
+readonly NODE_VENV=$WORK/node-venv DEMO_VENV=$WORK/demo-venv BENCH_TOOLS=$WORK/bench-tools
 
 set_up_to_run() {
     begin_setup
@@ -150,4 +150,48 @@ set_up_demo() {
 install_demo() {
     make_venv "$(find_python)" "$DEMO_VENV"
     "$DEMO_VENV/bin/python" -m pip install --requirement demo/requirements.txt
+}
+
+# set_up_benchmark ARGUMENTS...: the tools that the benchmark named there needs and that this host lacks. They are
+# unpacked and not installed: as packages they would start services of their own.
+set_up_benchmark() {
+    local -a packages=()
+    mapfile -t packages < <(missing_bench_packages "$@")
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+    if ! has_command apt-get || ! has_command dpkg-deb; then
+        warn "This distribution has no apt-get: what needs $(join_words "${packages[@]}") is not measured; everything else is."
+        return
+    fi
+    begin_setup
+    run_step bench-tools "tools to measure with, unpacked: ${packages[*]}" "packages of the distribution (apt-get)" \
+        unpack_packages "${packages[@]}"
+    end_setup
+}
+
+missing_bench_packages() {
+    local name
+    for name in "$@"; do
+        case $name in
+            overhead) has_bench_tool wrk || echo wrk ;;
+            footprint)
+                has_bench_tool prometheus-process-exporter || echo prometheus-process-exporter
+                has_bench_tool netdata || printf '%s\n' netdata-core netdata-plugins-bash
+                ;;
+        esac
+    done
+}
+
+has_bench_tool() { [[ -x $BENCH_TOOLS/usr/bin/$1 || -x $BENCH_TOOLS/usr/sbin/$1 ]] || has_command "$1"; }
+
+# unpack_packages PACKAGE...: with all packages that they need and that are not installed.
+unpack_packages() {
+    local archives=$BENCH_TOOLS/archives archive
+    rm -rf "$archives"
+    mkdir -p "$archives/partial"
+    apt-get update
+    apt-get install --yes --no-install-recommends --download-only -o Dir::Cache::archives="$archives" "$@"
+    for archive in "$archives"/*.deb; do
+        dpkg-deb --extract "$archive" "$BENCH_TOOLS"
+    done
+    rm -rf "$archives"
 }
