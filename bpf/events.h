@@ -134,19 +134,6 @@ struct tracked {
 	__u32 padding;
 };
 
-/* Value of the map `listeners`, keyed by the socket's inode: the deepest queue within one second.
- * Two slots by the parity of the second, so that the agent reads the second that is over. */
-struct queue_peak {
-	__u64 second;
-	__u32 depth;
-	__u32 limit;
-	__u64 wakeups;
-};
-
-struct listener {
-	struct queue_peak peak[2];
-};
-
 /* Value of the per-CPU map `counters`, indexed by record kind. */
 struct counter {
 	__u64 sent;

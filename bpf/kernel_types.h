@@ -156,6 +156,8 @@ struct socket {
 };
 
 struct sock_common {
+	__u32 skc_daddr;
+	__u16 skc_dport;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 };
@@ -170,6 +172,19 @@ struct sock {
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct socket *sk_socket;
+	struct {
+		int counter;
+	} sk_drops;
+};
+
+struct unix_address;
+
+struct unix_sock {
+	struct unix_address *addr;
+};
+
+struct sk_buff {
+	__u16 protocol;
 };
 
 #pragma clang attribute pop

@@ -26,13 +26,6 @@ struct {
 	__type(value, __u32);
 } tracked_slots SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, __u64);
-	__type(value, struct listener);
-} listeners SEC(".maps");
-
 /* One slot more than there are record kinds: processes that did not fit into `tracked`. */
 #define COUNTER_TRACKED_FULL RECORD_KINDS
 

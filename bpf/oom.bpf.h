@@ -105,8 +105,8 @@ SEC("tp_btf/mark_victim")
 int BPF_PROG(on_oom_task, struct task_struct *victim)
 {
 	struct tracked *known = tracked_process(victim);
-	struct oom_record *record = reserve(RECORD_OOM, sizeof(*record), victim);
 	struct oom_context *context = oom_context();
+	struct oom_record *record = reserve(RECORD_OOM, sizeof(*record), victim);
 
 	if (!record)
 		return 0;

@@ -9,6 +9,7 @@
 #include <bpf/bpf_core_read.h>
 
 #include "events.h"
+#include "queue_types.h"
 #include "kernel_types.h"
 
 #include "kernel_fixes.bpf.h"
@@ -18,5 +19,6 @@
 #include "oom.bpf.h"
 #include "signals.bpf.h"
 #include "queues.bpf.h"
+#include "queue_overflow.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";

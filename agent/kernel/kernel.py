@@ -8,13 +8,15 @@ from typing import Protocol
 
 from agent.kernel.climb import CORE_MEANS, Refusals, climb
 from agent.kernel.connector import LIFECYCLE, ConnectorSource
+from agent.kernel.diag import DiagError, QueueDiag
 from agent.kernel.ladder import LADDERS, WITHOUT, Means, Probe, Rung
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
 from agent.kernel.process_events import ConnectorError
+from agent.kernel.queues import Hearing, QueueReading, Queues
 from agent.kernel.reasons import BTF, in_words, may_use_bpf
 from agent.kernel.records import Record, Role
-from agent.kernel.source import BpfSource, Counts, Peak
+from agent.kernel.source import BpfSource, Counts
 from agent.procfs import ProcFs
 
 WITHOUT_BPF: frozenset[Means] = frozenset({"counters", "scan"})
@@ -45,10 +47,90 @@ class Source(Protocol):
 class Kernel:
     """Every source that could be opened on this host, and the probe of every signal. `open_kernel` makes one."""
 
-    def __init__(self, probes: Sequence[Probe], sources: Sequence[Source], bpf: BpfSource | None) -> None:
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        sources: Sequence[Source],
+        bpf: BpfSource | None,
+        diag: QueueDiag | None = None,
+    ) -> None:
         self.probes = tuple(probes)
         self.sources = tuple(sources)
         self.bpf = bpf
+        programs = frozenset(program for probe in probes for program in probe.programs)
+        hearing = Hearing.by(programs, looks=diag is not None)
+        self._queues = Queues(None if bpf is None else bpf.listeners, diag, hearing)
+
+    def probe(self, signal: str) -> Probe:
+        """How the signal is heard."""
+        return next(probe for probe in self.probes if probe.signal == signal)
+
+    def read(self) -> list[Record]:
+        """The records that wait, oldest first."""
+        return sorted((record for source in self.sources for record in source.read()), key=lambda record: record.at_ns)
+
+    def track(self, pid: int, start_ns: int, role: Role) -> None:
+        """Follows a process and, from now on, its children."""
+        for source in self.sources:
+            source.track(pid, start_ns, role)
+
+    def untrack(self, pid: int) -> None:
+        """Follows the process no more."""
+        for source in self.sources:
+            source.untrack(pid)
+
+    def renew(self, is_gone: Callable[[int, int], bool]) -> None:
+        """To be called about once a minute: forgets processes that `is_gone` (pid, start in ns since boot)."""
+        if self.bpf is not None:
+            self.bpf.renew(is_gone)
+
+    def watch_listener(self, inode: int, holder_pid: int | None = None) -> None:
+        """Follows the queue of this listening socket from now on.
+
+        `holder_pid` has it open, which tells its network namespace; None: it is in the agent's own.
+        """
+        self._queues.watch(inode, holder_pid)
+
+    def forget_listener(self, inode: int) -> None:
+        """Follows it no more."""
+        self._queues.forget(inode)
+
+    @property
+    def only_looks_at_queues(self) -> bool:
+        """Whether nothing but `look_at_queues` shows depths, so that it is worth calling between two readings."""
+        return self._queues.hearing.only_looks
+
+    def look_at_queues(self, second: int) -> None:
+        """One more look within `second` of the boot clock; nothing where programs hear every connection."""
+        self._queues.look(second)
+
+    def queues(self, second: int) -> Mapping[int, QueueReading]:
+        """What is known of each watched listener's queue, by inode. `second` is the running one of the boot clock."""
+        return self._queues.read(second)
+
+    def counts(self) -> dict[str, Counts]:
+        """Records of each kind since the start."""
+
+    def close(self) -> None:
+        """Stops listening."""
+
+
+class Kernel:
+    """Every source that could be opened on this host, and the probe of every signal. `open_kernel` makes one."""
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        sources: Sequence[Source],
+        bpf: BpfSource | None,
+        diag: QueueDiag | None = None,
+    ) -> None:
+        self.probes = tuple(probes)
+        self.sources = tuple(sources)
+        self.bpf = bpf
+        programs = frozenset(program for probe in probes for program in probe.programs)
+        hearing = Hearing.by(programs, looks=diag is not None)
+        self._queues = Queues(None if bpf is None else bpf.listeners, diag, hearing)
 
     def probe(self, signal: str) -> Probe:
         """How the signal is heard."""
@@ -98,6 +180,7 @@ class Kernel:
 
     def close(self) -> None:
         """Detaches everything."""
+        self._queues.close()
         for source in self.sources:
             source.close()
 
@@ -118,8 +201,9 @@ def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None, pr
             fits = rung.means in WITHOUT_BPF and wishes.get(signal) in (None, rung.means)
             if signal not in taken and fits and not why_not.of(rung):
                 taken[signal] = rung
+    diag = _open_diag(taken, wishes, why_not)
     probes = [_probe(signal, taken.get(signal), wishes.get(signal), why_not) for signal in LADDERS]
-    return Kernel(probes, sources, bpf)
+    return Kernel(probes, sources, bpf, diag)
 
 
 class _WhyNot:
@@ -135,7 +219,7 @@ class _WhyNot:
 
     def of(self, rung: Rung) -> str:
         """The reason, empty when the rung was not tried."""
-        return self._refusals.of(rung) or (self._core if rung.means in CORE_MEANS else "")
+        return (self._refusals.of(rung) or self._core) if rung.means in CORE_MEANS else ""
 
 
 def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> tuple[BpfSource | None, dict[str, Rung], _WhyNot]:
@@ -178,6 +262,21 @@ def _open_connector(
         return []
     taken.update((kind, _rung(kind, "netlink")) for kind in kinds)
     return [source]
+
+
+def _open_diag(taken: dict[str, Rung], wishes: Mapping[str, Means], why_not: _WhyNot) -> QueueDiag | None:
+    """Netlink diag, for the queue signals that nothing better serves."""
+    signals = [s for s in ("queue", "queue_overflow") if s not in taken and wishes.get(s) in (None, "diag")]
+    if not signals:
+        return None
+    try:
+        diag = QueueDiag()
+    except DiagError as error:
+        for signal in signals:
+            why_not.refuse(_rung(signal, "diag"), str(error))
+        return None
+    taken.update((signal, _rung(signal, "diag")) for signal in signals)
+    return diag
 
 
 def _rung(signal: str, means: Means) -> Rung:
