@@ -1,4 +1,4 @@
-"""The storms: small C programs, compiled at the time of measuring, and how one round of each is run."""
+"""The storms in C: compiled at the time of measuring, and how a round of each is run."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ class Storm:
     name: str
     unit: str
     argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round gave: operations a second, and operations in a second of CPU time.
+
+    The second is steadier on a busy host: what others run takes time from a storm, but hardly makes it cost more.
+    """
+
+    per_s: float
+    per_cpu_s: float
 
 
 async def build(folder: Path) -> None:
@@ -59,26 +70,17 @@ def storms(folder: Path) -> list[Storm]:
     ]
 
 
-def wrk_storm(wrk: Path, port: int) -> Storm:
-    """Requests to a real Gunicorn; its sync workers take a new connection for each."""
-    return Storm("gunicorn", "requests/s", (str(wrk), "-t1", "-c4", "-dSECONDSs", f"http://127.0.0.1:{port}/"))
+async def run_round(storm: Storm, seconds: float) -> Round:
+    """Runs a driver for about so long; raises StageError."""
+    return parse_round(await run([word.replace("SECONDS", f"{seconds:g}") for word in storm.argv]))
 
 
-async def run_round(storm: Storm, seconds: float) -> float:
-    """Operations a second of one round."""
-    # wrk takes whole seconds only.
-    duration = str(max(round(seconds), 1)) if storm.name == "gunicorn" else f"{seconds:g}"
-    output = await run([word.replace("SECONDS", duration) for word in storm.argv])
-    return parse_rate(output)
-
-
-def parse_rate(output: str) -> float:
-    """The rate that a driver prints alone on its line, or wrk after "Requests/sec:"; raises StageError."""
-    found = re.search(r"^(?:Requests/sec:\s+)?(\d+(?:\.\d+)?)$", output, re.M)
-    errors = re.search(r"Socket errors.*|Non-2xx.*", output)
-    if found is None or errors is not None or float(found[1]) == 0:
-        raise StageError(f"a storm gave no rate, or errors: {output.strip():.500}")
-    return float(found[1])
+def parse_round(output: str) -> Round:
+    """The two figures that a driver prints; raises StageError."""
+    found = re.fullmatch(r"(\d+\.\d+) (\d+\.\d+)\s*", output)
+    if found is None or float(found[1]) == 0:
+        raise StageError(f"a storm gave no rate: {output.strip():.500}")
+    return Round(float(found[1]), float(found[2]))
 
 
 async def run(argv: Sequence[str]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from benchmarks import per_event
+from benchmarks import per_event, web_storm
 from benchmarks.crowd import Crowd
-from benchmarks.drivers import Storm, build, run_round, storms, wrk_storm
+from benchmarks.drivers import Round, Storm, build, run_round, storms
 from benchmarks.options import Options
 from benchmarks.pairs import compare, order
 from benchmarks.switch import Switch
@@ -22,6 +24,9 @@ TITLE = "throughput with and without the agent, and ns/event of each BPF program
 PAIRS, QUICK_PAIRS = 15, 3
 ROUND_S, QUICK_ROUND_S = 1.0, 0.5
 WARM_UP_S = 0.5
+
+RunRound: TypeAlias = Callable[[float], Awaitable[Round]]
+"""Runs one round for about so many seconds."""
 
 
 async def measure(options: Options) -> dict[str, Any]:
@@ -37,13 +42,13 @@ async def measure(options: Options) -> dict[str, Any]:
         await build(folder)
         async with Crowd(services=1, workers=2) as crowd, Stage() as stage:
             switch = Switch(stage, crowd)
-            results: dict[str, Any] = {}
-            for storm in storms(folder):
-                results[storm.name] = await _in_pairs(storm, switch, pairs, round_s)
+            loads = {storm.name: _load(storm) for storm in storms(folder)}
             wrk = find("wrk")
             if wrk is not None:
-                storm = wrk_storm(wrk, crowd.members[0].port)
-                results[storm.name] = await _in_pairs(storm, switch, pairs, round_s)
+                loads["gunicorn"] = (web_storm.UNIT, partial(web_storm.run_round, wrk, crowd.members[0]))
+            results: dict[str, Any] = {"gunicorn": None}
+            for name, (unit, run) in loads.items():
+                results[name] = {"unit": unit, **await _in_pairs(run, switch, pairs, round_s)}
             await switch.turn(on=True)
             assert stage.agent is not None
             programs = await per_event.measure(folder, stage.agent.pid, crowd.members[0])
@@ -52,17 +57,24 @@ async def measure(options: Options) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load_average_before": load_average,
         "round_s": round_s,
-        "storms": results if wrk is not None else results | {"gunicorn": None},
+        "storms": results,
         **programs,
         "notes": {} if wrk is not None else {"gunicorn": "wrk is not installed"},
     }
 
 
-async def _in_pairs(storm: Storm, switch: Switch, pairs: int, round_s: float) -> dict[str, Any]:
+def _load(storm: Storm) -> tuple[str, RunRound]:
+    return storm.unit, partial(run_round, storm)
+
+
+async def _in_pairs(run: RunRound, switch: Switch, pairs: int, round_s: float) -> dict[str, Any]:
     await switch.turn(on=False)
-    await run_round(storm, WARM_UP_S)
-    rates: dict[bool, list[float]] = {False: [], True: []}
+    await run(WARM_UP_S)
+    rounds: dict[bool, list[Round]] = {False: [], True: []}
     for on in order(pairs):
         await switch.turn(on=on)
-        rates[on].append(await run_round(storm, round_s))
-    return {"unit": storm.unit, **asdict(compare(rates[False], rates[True]))}
+        rounds[on].append(await run(round_s))
+    off, with_agent = rounds[False], rounds[True]
+    throughput = compare([one.per_s for one in off], [one.per_s for one in with_agent])
+    per_cpu_s = compare([one.per_cpu_s for one in off], [one.per_cpu_s for one in with_agent])
+    return {**asdict(throughput), "per_cpu_second": asdict(per_cpu_s)}

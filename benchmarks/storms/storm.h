@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -72,10 +73,26 @@ static inline void expect_success(pid_t child)
 	}
 }
 
-/* Usage: PROGRAM SECONDS LOOPS [ARGUMENT...]. Prints operations a second, summed over the loops. */
+/* CPU time of all children that ended, and of theirs, in seconds. */
+static inline double children_cpu_s(void)
+{
+	struct rusage used;
+
+	check(getrusage(RUSAGE_CHILDREN, &used), "getrusage");
+	return used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
+struct result {
+	uint64_t done;
+	uint64_t took_ns;
+};
+
+/* Usage: PROGRAM SECONDS LOOPS [ARGUMENT...]. Prints operations a second, summed over the loops, and operations in
+ * a second of CPU time. */
 static inline int run_storm(int argc, char **argv, loop *body)
 {
-	double *rates, total = 0;
+	struct result *results;
+	double rate = 0, done = 0;
 	int loops;
 	uint64_t duration_ns;
 	pid_t children[MAX_LOOPS];
@@ -85,23 +102,24 @@ static inline int run_storm(int argc, char **argv, loop *body)
 		return 2;
 	}
 	duration_ns = strtod(argv[1], NULL) * SECOND_NS;
-	rates = checked(mmap(NULL, sizeof(*rates) * loops, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
-			"mmap");
+	results = checked(mmap(NULL, sizeof(*results) * loops, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+			  "mmap");
 	for (int i = 0; i < loops; i++) {
 		children[i] = fork_child();
 		if (!children[i]) {
 			uint64_t started_ns = now_ns();
-			uint64_t done = body(started_ns + duration_ns, argv + 3);
 
-			rates[i] = (double)done * SECOND_NS / (now_ns() - started_ns);
+			results[i].done = body(started_ns + duration_ns, argv + 3);
+			results[i].took_ns = now_ns() - started_ns;
 			_exit(0);
 		}
 	}
 	for (int i = 0; i < loops; i++) {
 		expect_success(children[i]);
-		total += rates[i];
+		rate += (double)results[i].done * SECOND_NS / results[i].took_ns;
+		done += results[i].done;
 	}
-	printf("%.1f\n", total);
+	printf("%.1f %.1f\n", rate, done / children_cpu_s());
 	return 0;
 }
 
