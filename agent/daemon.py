@@ -18,6 +18,7 @@ from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import Probe, parse_wishes
 from agent.link import Link, LinkError
 from agent.procfs import ProcFs
+from agent.queue_beat import QueueBeat
 from agent.reporter import Reporter
 from agent.rollup import Rollup
 from agent.service import Service
@@ -73,6 +74,7 @@ class Daemon:
         self._cost: Cost | None = None
         self._kernel = Kernel((), (), None)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
+        self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
         self._seen_lost: dict[str, int] = {}
         self._defect_told_us = 0
         self._sampled_sent = 0
@@ -115,7 +117,7 @@ class Daemon:
         }
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
-        beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat]
+        beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
         if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
         return beats
@@ -131,6 +133,7 @@ class Daemon:
         for probe in self._kernel.probes:
             self._report_probe(probe, started)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
+        self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
         for source in self._kernel.sources:
             loop.add_reader(source.fd, self._read_kernel)
 
@@ -215,7 +218,6 @@ class Daemon:
             await self._spool.sync()
             self._report_drops()
             self._report_losses()
-            self._sample_queues()
             if ticks % COST_EVERY_TICKS == 1:
                 self._sample_cost()
             if ticks % LOOK_AROUND_EVERY_TICKS == 1:
@@ -262,17 +264,6 @@ class Daemon:
                 attrs={"stream": drop.stream, "count": drop.count, "reason": drop.reason},
             )
 
-    def _sample_queues(self) -> None:
-        """The second that is over, of every listener that had a connection in it."""
-        second = self._clock.boot_second() - 1
-        for service in self._rollup.services.values():
-            for listener in service.listeners:
-                peak = self._kernel.peak(listener.inode, second)
-                if peak is not None:
-                    name, address = service.name, listener.address
-                    self._reporter.sample("queue.depth_peak", peak.depth, service=name, subject=address)
-                    self._reporter.sample("queue.limit", peak.limit, service=name, subject=address)
-
     def _sample_cost(self) -> None:
         self._cost = self._meter.read(self._clock.monotonic_ns())
         if self._cost is not None:
@@ -300,7 +291,7 @@ def _service_status(service: Service) -> dict[str, Any]:
         "name": service.name,
         "kind": service.kind,
         "master_pid": service.master_pid,
-        "listeners": [listener.address for listener in service.listeners],
+        "listeners": list(dict.fromkeys(listener.address for listener in service.listeners)),
         "workers": [
             {
                 "slot": worker.ref.slot,

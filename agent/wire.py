@@ -70,7 +70,16 @@ METRICS: Mapping[str, str] = {
     "agent.lost_records": "Kernel records lost since the last sample, a count.",
     "agent.spool_bytes": "Bytes waiting in the agent's spool.",
     "queue.depth_peak": "Deepest accept queue of a listener within one second, in connections.",
-    "queue.limit": "Limit of a listener's accept queue, in connections.",
+    "queue.limit": "Limit of a listener's accept queue, in connections; full is one more.",
+    "queue.arrivals": "Connections that joined a listener's accept queue within one second.",
+    "queue.accepts": "Connections accepted from a listener's accept queue within one second.",
+    "queue.wait_mean_ms": "Mean wait between enqueue and accept, over the accepts of one second, in milliseconds.",
+    "queue.wait_p50_ms": "Wait that half of the accepts of one second did not exceed, in ms, rounded up to a power of 2 us.",
+    "queue.wait_p99_ms": "Wait that 99 % of the accepts of one second did not exceed, in ms, rounded up to a power of 2 us.",
+    "queue.wait_max_ms": "Longest wait among the accepts of one second, in milliseconds.",
+    "queue.wait_mean_ms_estimated": "Mean wait by Little's law over the last 10 s, in ms, where accepts are not heard.",
+    "queue.overflows": "TCP handshake packets dropped, or unix connects refused, by a full queue within one second.",
+    "queue.blocked": "Connects to a unix socket that found its queue full within one second and waited for room.",
 }
 """Every metric there is, with its meaning and unit in one sentence."""
 

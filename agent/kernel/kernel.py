@@ -58,7 +58,8 @@ class Kernel:
         self.sources = tuple(sources)
         self.bpf = bpf
         programs = frozenset(program for probe in probes for program in probe.programs)
-        hearing = Hearing.by(programs, looks=diag is not None)
+        always = any(probe.signal == "queue" and probe.means == "diag" for probe in probes)
+        hearing = Hearing.by(programs, looks=diag is not None, always_looks=always)
         self._queues = Queues(None if bpf is None else bpf.listeners, diag, hearing)
 
     def probe(self, signal: str) -> Probe:
@@ -96,9 +97,9 @@ class Kernel:
         self._queues.forget(inode)
 
     @property
-    def only_looks_at_queues(self) -> bool:
-        """Whether nothing but `look_at_queues` shows depths, so that it is worth calling between two readings."""
-        return self._queues.hearing.only_looks
+    def looks_at_queues(self) -> bool:
+        """Whether depths are known by looks alone, so that `look_at_queues` between two readings is worth its cost."""
+        return self._queues.hearing.always_looks
 
     def look_at_queues(self, second: int) -> None:
         """One more look within `second` of the boot clock; nothing where programs hear every connection."""
@@ -107,67 +108,6 @@ class Kernel:
     def queues(self, second: int) -> Mapping[int, QueueReading]:
         """What is known of each watched listener's queue, by inode. `second` is the running one of the boot clock."""
         return self._queues.read(second)
-
-    def counts(self) -> dict[str, Counts]:
-        """Records of each kind since the start."""
-
-    def close(self) -> None:
-        """Stops listening."""
-
-
-class Kernel:
-    """Every source that could be opened on this host, and the probe of every signal. `open_kernel` makes one."""
-
-    def __init__(
-        self,
-        probes: Sequence[Probe],
-        sources: Sequence[Source],
-        bpf: BpfSource | None,
-        diag: QueueDiag | None = None,
-    ) -> None:
-        self.probes = tuple(probes)
-        self.sources = tuple(sources)
-        self.bpf = bpf
-        programs = frozenset(program for probe in probes for program in probe.programs)
-        hearing = Hearing.by(programs, looks=diag is not None)
-        self._queues = Queues(None if bpf is None else bpf.listeners, diag, hearing)
-
-    def probe(self, signal: str) -> Probe:
-        """How the signal is heard."""
-        return next(probe for probe in self.probes if probe.signal == signal)
-
-    def read(self) -> list[Record]:
-        """The records that wait, oldest first."""
-        return sorted((record for source in self.sources for record in source.read()), key=lambda record: record.at_ns)
-
-    def track(self, pid: int, start_ns: int, role: Role) -> None:
-        """Follows a process and, from now on, its children."""
-        for source in self.sources:
-            source.track(pid, start_ns, role)
-
-    def untrack(self, pid: int) -> None:
-        """Follows the process no more."""
-        for source in self.sources:
-            source.untrack(pid)
-
-    def renew(self, is_gone: Callable[[int, int], bool]) -> None:
-        """To be called about once a minute: forgets processes that `is_gone` (pid, start in ns since boot)."""
-        if self.bpf is not None:
-            self.bpf.renew(is_gone)
-
-    def watch_listener(self, inode: int) -> None:
-        """Keeps the depth of this listening socket's queue from now on."""
-        if self.bpf is not None:
-            self.bpf.watch_listener(inode)
-
-    def forget_listener(self, inode: int) -> None:
-        """Keeps it no more."""
-        if self.bpf is not None:
-            self.bpf.forget_listener(inode)
-
-    def peak(self, inode: int, second: int) -> Peak | None:
-        """The deepest queue within `second` of the boot clock; None when no connection came in it."""
-        return None if self.bpf is None else self.bpf.peak(inode, second)
 
     def counts(self) -> dict[str, Counts]:
         """Records of each kind since the start, over all sources; `tracked` counts processes that did not fit."""

@@ -46,7 +46,11 @@ class Probe:
 
 
 _ENQUEUE = ("inet_csk_reqsk_queue_add", "security_unix_stream_connect")
-_ACCEPT = ("inet_csk_accept", "unix_accept")
+_ACCEPT = ("security_sock_graft",)
+_FULL = (
+    *("tcp_conn_request", "tcp_v4_syn_recv_sock", "tcp_v6_syn_recv_sock"),
+    *("unix_find_other", "unix_wait_for_peer", "unix_stream_connect"),
+)
 
 LADDERS: Mapping[str, tuple[Rung, ...]] = {
     "oom": (
@@ -138,27 +142,49 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
     "queue_wait": (
         Rung(
             "fentry",
-            "fentry on enqueue, fexit on accept",
-            ("on_tcp_enqueue_fentry", "on_unix_enqueue_fentry", "on_tcp_accept_fexit", "on_unix_accept_fexit"),
+            "fentry on enqueue and accept",
+            ("on_tcp_enqueue_fentry", "on_unix_enqueue_fentry", "on_accept_fentry"),
             functions=(*_ENQUEUE, *_ACCEPT),
         ),
         Rung(
             "kprobe",
-            "kprobe on enqueue, kretprobe on accept",
-            (
-                "on_tcp_enqueue_kprobe",
-                "on_unix_enqueue_kprobe",
-                "on_tcp_accept_kretprobe",
-                "on_unix_accept_kprobe",
-                "on_unix_accept_kretprobe",
-            ),
+            "kprobe on enqueue and accept",
+            ("on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe", "on_accept_kprobe"),
             functions=(*_ENQUEUE, *_ACCEPT),
         ),
         Rung(
-            "diag",
-            "mean by Little's law",
+            "tp_btf",
+            "mean by Little's law at tp_btf/sk_data_ready",
+            ("on_data_ready",),
+            tracepoint="sk_data_ready",
             state="degraded",
             blind="the wait is an estimated mean, no connection's own time",
+        ),
+    ),
+    "queue_overflow": (
+        Rung(
+            "fentry",
+            "fentry and fexit where a full queue turns clients away",
+            (
+                *("on_tcp_syn_fentry", "on_tcp4_ack_fentry", "on_tcp6_ack_fentry"),
+                *("on_unix_found_fexit", "on_unix_wait_fentry", "on_unix_connected_fexit"),
+            ),
+            functions=_FULL,
+        ),
+        Rung(
+            "kprobe",
+            "kprobe and kretprobe where a full queue turns clients away",
+            (
+                *("on_tcp_syn_kprobe", "on_tcp4_ack_kprobe", "on_tcp6_ack_kprobe"),
+                *("on_unix_found_kretprobe", "on_unix_wait_kprobe", "on_unix_connected_kretprobe"),
+            ),
+            functions=_FULL,
+        ),
+        Rung(
+            "diag",
+            "a TCP listener's own count of drops, by netlink diag",
+            state="degraded",
+            blind="drops of a TCP listener count whatever their reason, refusals of a unix listener are not seen",
         ),
     ),
     "readings": (
@@ -177,6 +203,7 @@ WITHOUT: Mapping[str, str] = {
     "signal": "who sent a signal is not known",
     "queue": "the depth of accept queues is not known",
     "queue_wait": "how long connections wait for accept is not known",
+    "queue_overflow": "clients that a full accept queue turns away are not counted",
     "readings": "memory and CPU of workers are not known",
 }
 """What the agent cannot see without a signal."""

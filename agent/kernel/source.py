@@ -9,6 +9,7 @@ from typing import Protocol
 
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, BpfMap, Libbpf, RingBuffer
+from agent.kernel.listener_table import ListenerTable
 from agent.kernel.records import Record, RecordDecoder, Role
 
 RECORDS_AT_ONCE = 512
@@ -21,14 +22,6 @@ FIRST_EPOCH = 2
 """The kernel takes slots of the epoch before, too; the empty slots are of epoch 0."""
 
 _U32 = struct.Struct("=I")
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The deepest accept queue of one listener within one second, and its limit, in connections."""
-
-    depth: int
-    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +52,9 @@ class BpfSource:
         self._object = programs
         self._decoder = RecordDecoder(types)
         self._tracked_value = types.struct("tracked").packed
-        self._listener_value = types.struct("listener").packed
         self._counter_value = types.struct("counter").packed
         self._tracked = self._map("tracked", self._tracked_value)
-        self._listeners = self._map("listeners", self._listener_value)
+        self.listeners = ListenerTable(self._object.map("listeners", types.struct("listener").packed.size), types)
         self._tracked_slots = self._map("tracked_slots", _U32)
         self._slots = types.enum("table_size")["TRACKED_SLOTS"]
         self._epoch = 0
@@ -105,22 +97,6 @@ class BpfSource:
             self._set(self._tracked_slots, _u32(1 + pid % self._slots), _u32(following))
         self._set(self._tracked_slots, _u32(0), _u32(following))
         self._epoch = following
-
-    def watch_listener(self, inode: int) -> None:
-        """Keeps the depth of this listening socket's queue from now on. One that does not fit is counted."""
-        self._set(self._listeners, _u64(inode), bytes(self._listener_value.size))
-
-    def forget_listener(self, inode: int) -> None:
-        """Keeps it no more."""
-        self._listeners.delete(_u64(inode))
-
-    def peak(self, inode: int, second: int) -> Peak | None:
-        """The deepest queue within `second` of the boot clock; None when no connection came in it."""
-        raw = self._listeners.lookup(_u64(inode))
-        if raw is None:
-            return None
-        at, depth, limit, _wakeups = self._listener_value.unpack(raw)[4 * (second & 1) :][:4]
-        return Peak(depth, limit) if at == second else None
 
     def counts(self) -> dict[str, Counts]:
         """Records of each kind since the start, over all CPUs; `tracked` counts processes that did not fit."""
