@@ -1,60 +1,144 @@
-"""Accept queues of real listeners that nobody accepts from."""
+"""How deep accept queues get, and how many come: real listeners that nobody accepts from, on every rung."""
 
 from __future__ import annotations
 
 import os
 import socket
-import time
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-BACKLOG = 8
+from agent.kernel.kernel import Kernel
+from tests.kernel.queue_stage import (
+    BACKLOG,
+    COUNTED,
+    KINDS,
+    WISHES,
+    boot_second,
+    connect,
+    deepest,
+    inode_of,
+    kernel_on,
+    listening,
+    read,
+    watch,
+)
+
 CONNECTIONS = 5
+IN_A_NETWORK_OF_ITS_OWN = """
+import fcntl, os, socket, struct, sys
+with socket.socket() as any_socket:  # brings up the loopback device: IFF_UP | IFF_RUNNING by SIOCSIFFLAGS
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+kind, count = sys.argv[1], int(sys.argv[2])
+listener = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+listener.bind("\\0of its own" if kind == "unix" else ("127.0.0.1", 0))
+listener.listen(8)
+print(os.fstat(listener.fileno()).st_ino, flush=True)
+sys.stdin.readline()
+clients = [socket.socket(listener.family) for _ in range(count)]
+for client in clients:
+    client.connect(listener.getsockname())
+print("connected", flush=True)
+sys.stdin.readline()
+"""
 
 
-def _boot_second() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10**9
+@pytest.fixture(params=WISHES)
+def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    """The kernel on each rung of `queue` in turn."""
+    with kernel_on(request.param) as kernel:
+        yield kernel
 
 
-def _peak_after_connecting(ear: Any, listener: socket.socket, family: int) -> Any:
-    inode = os.fstat(listener.fileno()).st_ino
-    ear.source.watch_listener(inode)
-    clients = [socket.socket(family) for _ in range(CONNECTIONS)]
-    first_second = _boot_second()
-    for client in clients:
-        client.connect(listener.getsockname())
-    peaks = [ear.source.peak(inode, second) for second in range(first_second, _boot_second() + 1)]
-    for client in clients:
-        client.close()
-    return max((peak for peak in peaks if peak is not None), key=lambda peak: peak.depth)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_peak_is_what_was_connected(kernel: Kernel, kind: str, tmp_path: Path) -> None:
+    with listening(kind, tmp_path) as listener:
+        watch(kernel, listener)
+        clients = [connect(listener) for _ in range(CONNECTIONS)]
+        reading = read(kernel, listener)
+        for client in clients:
+            client.close()
+    assert deepest(reading) == (CONNECTIONS, BACKLOG)
+    assert reading.depth_at_most == CONNECTIONS
+    assert reading.limit == BACKLOG
+    if kernel.probe("queue").means in COUNTED:
+        assert reading.arrivals == CONNECTIONS
 
 
-@pytest.fixture
-def hears_queues(ear: Any) -> Any:
-    probe = ear.source.probe("queue")
-    if probe.state == "off":
-        pytest.skip(probe.reason)
-    return ear
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_queue_that_stands_full_is_seen_though_nothing_arrives(kernel: Kernel, kind: str, tmp_path: Path) -> None:
+    with listening(kind, tmp_path) as listener:
+        watch(kernel, listener)
+        clients = [connect(listener) for _ in range(BACKLOG + 1)]
+        depths = [read(kernel, listener).depth for _ in range(3)]
+        for _ in clients:
+            listener.accept()[0].close()
+        depths.append(read(kernel, listener).depth)
+        for client in clients:
+            client.close()
+    assert depths == [BACKLOG + 1, BACKLOG + 1, BACKLOG + 1, 0]
 
 
-def test_a_tcp_listener(hears_queues: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
-        peak = _peak_after_connecting(hears_queues, listener, socket.AF_INET)
-    assert (peak.depth, peak.limit) == (CONNECTIONS, BACKLOG)
+def test_a_listener_that_is_not_watched_is_not_read(kernel: Kernel, tmp_path: Path) -> None:
+    with listening("tcp4", tmp_path) as listener, connect(listener):
+        assert kernel.queues(boot_second()) == {}
 
 
-def test_a_unix_listener(hears_queues: Any, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "app.sock"))
-        listener.listen(BACKLOG)
-        peak = _peak_after_connecting(hears_queues, listener, socket.AF_UNIX)
-    assert (peak.depth, peak.limit) == (CONNECTIONS, BACKLOG)
+def test_a_forgotten_listener_begins_anew(kernel: Kernel, tmp_path: Path) -> None:
+    with listening("unix", tmp_path) as listener:
+        watch(kernel, listener)
+        with connect(listener):
+            assert deepest(read(kernel, listener)) == (1, BACKLOG)
+        kernel.forget_listener(inode_of(listener))
+        assert kernel.queues(boot_second()) == {}
+        kernel.watch_listener(inode_of(listener))
+        assert kernel.queues(boot_second())[inode_of(listener)].arrivals in (None, 0)
 
 
-def test_a_listener_that_is_not_watched_costs_nothing(hears_queues: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        inode = os.fstat(listener.fileno()).st_ino
-        with socket.create_connection(listener.getsockname()):
-            assert hears_queues.source.peak(inode, _boot_second()) is None
+@pytest.mark.parametrize("kind", ["tcp4", "unix"])
+def test_a_listener_in_another_network_namespace(kernel: Kernel, kind: str) -> None:
+    command = ["unshare", "--net", sys.executable, "-c", IN_A_NETWORK_OF_ITS_OWN, kind, str(CONNECTIONS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        inode = int(child.stdout.readline())
+        kernel.watch_listener(inode, child.pid)
+        kernel.queues(boot_second())
+        child.stdin.write("connect\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "connected\n"
+        reading = kernel.queues(boot_second())[inode]
+        child.stdin.close()
+    assert deepest(reading) == (CONNECTIONS, BACKLOG)
+
+
+def test_sockets_that_share_an_address_have_a_queue_each(kernel: Kernel) -> None:
+    """SO_REUSEPORT: the kernel spreads connections over the sockets, and each has its own queue and limit."""
+    with socket.socket() as first, socket.socket() as second:
+        for listener in (first, second):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(first.getsockname() if listener is second else ("127.0.0.1", 0))
+            listener.listen(64)
+            watch(kernel, listener)
+        clients = [connect(first) for _ in range(40)]
+        readings = [read(kernel, listener) for listener in (first, second)]
+        for client in clients:
+            client.close()
+    depths = [deepest(reading)[0] if reading.seconds else 0 for reading in readings]
+    assert sum(depths) == len(clients)
+    if kernel.probe("queue").means in COUNTED:
+        assert [reading.arrivals for reading in readings] == depths
+
+
+def test_a_handed_over_listener_is_the_same_queue(kernel: Kernel, tmp_path: Path) -> None:
+    """Socket activation: the holder of a listener need not be its maker, and its inode stays the same."""
+    with listening("unix", tmp_path) as listener:
+        script = f"import os; print(os.fstat({listener.fileno()}).st_ino)"
+        command = [sys.executable, "-c", script]
+        told = subprocess.run(command, pass_fds=[listener.fileno()], capture_output=True, text=True, check=True)
+        kernel.watch_listener(int(told.stdout), os.getpid())
+        with connect(listener):
+            assert deepest(read(kernel, listener)) == (1, BACKLOG)
