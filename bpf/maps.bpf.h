@@ -27,6 +27,8 @@ struct {
 } tracked_slots SEC(".maps");
 
 /* One slot more than there are record kinds: processes that did not fit into `tracked`. */
+#define NS_PER_TICK 10000000ULL /* of /proc: 1/100 s on every architecture */
+
 #define COUNTER_TRACKED_FULL RECORD_KINDS
 
 struct {
@@ -104,9 +106,15 @@ static __always_inline struct tracked *tracked_pid(__u32 pid)
 	return bpf_map_lookup_elem(&tracked, &pid);
 }
 
+/* An entry that outlived its process, because its end was lost, says nothing of the next one with that pid. The
+ * agent knows starts in ticks, as /proc shows them. */
 static __always_inline struct tracked *tracked_process(struct task_struct *task)
 {
-	return tracked_pid(task->tgid);
+	struct tracked *known = tracked_pid(task->tgid);
+
+	if (known && known->start_ns / NS_PER_TICK != task->group_leader->start_boottime / NS_PER_TICK)
+		return NULL;
+	return known;
 }
 
 static __always_inline void track(struct task_struct *task, __u32 role)

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, Record, Role, SignalRecord
+from agent.procfs import ProcFs
+from agent.rollup import NS_PER_TICK
 
 TIMES = 23
 
@@ -38,6 +41,12 @@ def _run(code: str) -> int:
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", code])
     child.wait()
     return child.pid
+
+
+def _start_ns(pid: int) -> int:
+    ticks = ProcFs(Path("/proc")).start_ticks(pid)
+    assert ticks is not None
+    return ticks * NS_PER_TICK
 
 
 def _of(records: list[Record], kind: type, pid: int) -> list[Any]:
@@ -109,10 +118,54 @@ os.wait()
     master = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE)
     assert master.stdin is not None
     ear.until(lambda records: bool(_of(records, ExecRecord, master.pid)))
-    ear.source.track(master.pid, 0, Role.MASTER)
+    ear.source.track(master.pid, _start_ns(master.pid), Role.MASTER)
     master.communicate(b"go\n")
     heard = ear.until(lambda records: bool(_of(records, ExitRecord, master.pid)))
     (worker,) = [r for r in heard if isinstance(r, ForkRecord) and r.parent_pid == master.pid]
     assert worker.role == Role.WORKER
     assert _of(heard, ExitRecord, worker.pid)[0].role == Role.WORKER
     assert [r for r in heard if isinstance(r, ForkRecord) and r.parent_pid == worker.pid] == []
+
+
+def test_threads_fork_and_exit_as_their_process(ear: Any) -> None:
+    """A fork by a thread is the process's; 50 threads that end, also during the storm, are no deaths."""
+    code = f"""
+import os, threading
+def fork_once():
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+for _ in range({TIMES}):
+    threads = [threading.Thread(target=fork_once)] + [threading.Thread(target=lambda: None) for _ in range(3)]
+    [t.start() for t in threads]; [t.join() for t in threads]
+"""
+    parent = _run(code)
+    heard = ear.until(lambda records: bool(_of(records, ExitRecord, parent)))
+    forks = [r for r in heard if isinstance(r, ForkRecord) and r.parent_pid == parent]
+    assert len(forks) == len({r.pid for r in forks}) == TIMES
+    assert sum(isinstance(r, ExitRecord) and r.pid in {f.pid for f in forks} for r in heard) == TIMES
+
+
+def test_an_entry_of_a_process_that_is_gone_says_nothing_of_its_successor(ear: Any) -> None:
+    """The entry has the successor's pid and another start, as after a lost exit and a reused pid."""
+    waiting = subprocess.Popen(["sleep", "60"])
+    ear.source.track(waiting.pid, _start_ns(waiting.pid) - NS_PER_TICK, Role.WORKER)
+    waiting.kill()
+    waiting.wait()
+    marker = _run("")
+    heard = ear.until(lambda records: bool(_of(records, ExitRecord, marker)))
+    assert [r for r in heard if r.pid == waiting.pid] == []
+
+
+def test_a_new_epoch_keeps_the_living_and_lets_the_gone_go(ear: Any) -> None:
+    """Epoch after epoch: what is followed stays followed, and what is gone is forgotten."""
+    alive, gone = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    for process in (alive, gone):
+        ear.source.track(process.pid, _start_ns(process.pid), Role.WORKER)
+    for _ in range(5):
+        ear.source.renew(lambda pid, _start: pid == gone.pid)
+    for process in (gone, alive):
+        process.kill()
+        process.wait()
+    heard = ear.until(lambda records: bool(_of(records, ExitRecord, alive.pid)))
+    assert _of(heard, ExitRecord, gone.pid) == []
