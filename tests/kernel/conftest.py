@@ -13,10 +13,11 @@ import pytest
 from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import parse_wishes
 from agent.kernel.records import Record
+from agent.procfs import ProcFs
 
 OBJECT = Path(__file__).parents[2] / "agent" / "kernel" / "reflex.bpf.o"
 EMULATED = bool(os.environ.get("REFLEX_EMULATED"))
-WAIT_S = 60.0 if EMULATED else 10.0
+WAIT_S = 120.0 if EMULATED else 30.0
 
 
 class Ear:
@@ -36,6 +37,12 @@ class Ear:
             left = deadline - time.monotonic()
             assert left > 0, f"not enough after {WAIT_S} s: {self.heard}"
             select.select([source.fd for source in self.source.sources], [], [], left)
+
+
+@pytest.fixture
+def procfs() -> ProcFs:
+    """This machine's processes."""
+    return ProcFs(Path("/proc"))
 
 
 Listen = Callable[[str], Ear]
