@@ -17,6 +17,7 @@ from agent.ids import new_event_id
 from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import Probe, parse_wishes
 from agent.link import Link, LinkError
+from agent.oom_beat import oom_beat
 from agent.procfs import ProcFs
 from agent.queue_beat import QueueBeat
 from agent.reporter import Reporter
@@ -118,6 +119,7 @@ class Daemon:
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
+        beats.append(self._ooms.oom_beat)
         if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
         return beats
@@ -134,6 +136,8 @@ class Daemon:
             self._report_probe(probe, started)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
+        host = self._settings.host
+        self._ooms = oom_beat(self._kernel, self._procfs, self._rollup, self._reporter, self._clock, host)
         for source in self._kernel.sources:
             loop.add_reader(source.fd, self._read_kernel)
 
@@ -190,7 +194,7 @@ class Daemon:
         )
 
     def _watch(self, look: Callable[[], list[Any]]) -> None:
-        events = look()
+        events = self._ooms.notice(look())
         self._reporter.events(events)
         if any(event.kind == "worker.started" for event in events):
             self._booting.set()
@@ -249,11 +253,14 @@ class Daemon:
 
     def _look_around(self) -> None:
         """Whatever records missed, a look through /proc finds: who is gone, who is new. Waiting records go first."""
+        self._drain()
+        self._watch(self._watcher.scan_for_deaths)
+        self._watch(self._watcher.scan)
+
+    def _drain(self) -> None:
         for _ in range(DRAIN_ROUNDS):
             if not self._read_kernel():
                 break
-        self._watch(self._watcher.scan_for_deaths)
-        self._watch(self._watcher.scan)
 
     def _report_drops(self) -> None:
         for drop in self._spool.take_drops():
@@ -277,6 +284,8 @@ class Daemon:
         self._sampled_sent, self._sampled_lost = sent, lost
 
     async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._drain()
+        self._ooms.finish()
         for source in self._kernel.sources:
             loop.remove_reader(source.fd)
         self._kernel.close()

@@ -6,6 +6,7 @@ A process can end between any two reads: every reader answers None, or nothing, 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,54 @@ class Remains:
     comm: str
 
 
+@dataclass(frozen=True, slots=True)
+class OomCount:
+    """What the kernel counted in one memory cgroup since it was made: processes that its OOM killer killed, and how
+    often all processes of a cgroup had to die together (memory.oom.group). Version 2 counts the cgroups below it, too.
+    """
+
+    kills: int
+    group_kills: int = 0
+
+
+class MemoryCgroups:
+    """The cgroup file system that accounts for memory: where it is mounted, from which cgroup on, and its version."""
+
+    def __init__(self, mounted: Path, top: str, version: int) -> None:
+        self._mounted = mounted
+        self._top = top.rstrip("/")
+        self.version = version
+        self.counter = "memory.events" if version == 2 else "memory.oom_control"
+
+    def owner(self, path: str) -> str | None:
+        """The memory cgroup of a process in the cgroup `path`: that one, or the nearest above it that counts.
+
+        None for the top: what happens there is the host's.
+        """
+        while path not in ("", "/"):
+            if (folder := self._folder(path)) is not None and (folder / self.counter).exists():
+                return path
+            path = os.path.dirname(path)
+        return None
+
+    def oom_count(self, path: str) -> OomCount | None:
+        """What was counted in a cgroup; None when it is gone."""
+        folder = self._folder(path)
+        return None if folder is None else _oom_count(folder / self.counter)
+
+    def group_kills(self) -> dict[str, int]:
+        """For each cgroup of the first level, how often a whole cgroup in it had to die together. Version 2 only."""
+        if self.version == 1:
+            return {}
+        found = {folder.name: _oom_count(folder / self.counter) for folder in self._mounted.iterdir()}
+        return {name: count.group_kills for name, count in found.items() if count is not None}
+
+    def _folder(self, path: str) -> Path | None:
+        if ".." in path.split("/") or not f"{path}/".startswith(f"{self._top}/"):
+            return None
+        return self._mounted / path.removeprefix(self._top).lstrip("/")
+
+
 class ProcFs:
     """/proc, or a tree that looks like it."""
 
@@ -91,6 +140,19 @@ class ProcFs:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return None
+
+    def memory_cgroups(self) -> MemoryCgroups | None:
+        """The memory controller's file system, version 1 where that is mounted, else version 2; None without either."""
+        unified = None
+        for line in _text(self._root / "self" / "mountinfo").splitlines():
+            mount, _, kind = line.partition(" - ")
+            _id, _parent, _device, top, mounted, *_options = mount.split()
+            name, _source, options = kind.split(maxsplit=2)
+            if name == "cgroup" and "memory" in options.split(","):
+                return MemoryCgroups(Path(_unescaped(mounted)), _unescaped(top), 1)
+            if name == "cgroup2" and unified is None:
+                unified = MemoryCgroups(Path(_unescaped(mounted)), _unescaped(top), 2)
+        return unified
 
     def pids(self) -> Iterator[int]:
         """All processes there are now."""
@@ -261,6 +323,17 @@ def _text(path: Path) -> str:
             return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
     except _GONE:
         return ""
+
+
+def _oom_count(path: Path) -> OomCount | None:
+    counts = dict(line.split(maxsplit=1) for line in _text(path).splitlines())
+    kills = counts.get("oom_kill")
+    return None if kills is None else OomCount(int(kills), int(counts.get("oom_group_kill", 0)))
+
+
+def _unescaped(word: str) -> str:
+    """A path of mountinfo, which writes white space and backslashes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
 
 
 def own_capabilities() -> int:

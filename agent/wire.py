@@ -40,7 +40,7 @@ KINDS: Mapping[str, str] = {
     "worker.stuck": "A worker stopped beating and its master lost patience.",
     "worker.leaking": "A worker's memory grows steadily towards its limit.",
     "worker.boot_hung": "A worker was started and does not become ready.",
-    "process.oom_killed": "The kernel's OOM killer chose a process that is no worker: a master, a helper, a stranger.",
+    "process.oom_killed": "The kernel's OOM killer chose a process that is no known worker, or processes that it counted only.",
     "queue.saturated": "A listener's accept queue is full: new connections are refused or dropped.",
     "queue.recovered": "A listener's accept queue has room again.",
     "celery.backlog": "A Celery queue grows faster than it is consumed.",
@@ -60,6 +60,7 @@ KINDS: Mapping[str, str] = {
     "probe.attached": "The agent hears a kernel signal; `attrs.rung` says by which means.",
     "probe.degraded": "The agent hears a kernel signal by a lesser means, or not at all; the text says why.",
     "probe.lost": "Kernel records were lost because a buffer was full.",
+    "probe.mismatch": "The kernel counted more OOM kills than the agent told of; the text has both numbers.",
 }
 """Every kind of event there is, with its meaning in one sentence."""
 
