@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from agent import __version__
 from agent.settings import Settings, SettingsError, add_arguments, load_settings
 
+MAX_PROBE_SECONDS = 3600
 EXIT_OK, EXIT_DEGRADED, EXIT_USAGE, EXIT_CANNOT_RUN = 0, 1, 2, 3
 
 _EPILOG = """\
 Examples:
   reflexd run --server-url http://127.0.0.1:8765 --host-key-file /etc/reflex/host-key
   reflexd probes            how each kernel signal is heard on this host, and why not better
+  reflexd probes --seconds 10     with records, losses and ns/event of ten seconds
   reflexd probes --json
 
 Settings come from, each over the one before: defaults, /etc/reflex/reflexd.toml, REFLEXD_* in the
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"reflexd: {error}", file=sys.stderr)
         return EXIT_USAGE
     if options.command == "probes":
-        return _probes(settings, as_json=options.json)
+        return _probes(settings, as_json=options.json, seconds=options.seconds)
     return _run(settings)
 
 
@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="watch this host until SIGTERM or Ctrl-C")
     probes = commands.add_parser("probes", help="attach every probe once and say how each signal is heard")
     probes.add_argument("--json", action="store_true", help="print JSON")
+    probes.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=0.0,
+        metavar="N",
+        help="listen for N seconds and say how many records came and what each event cost",
+    )
     for command in (run, probes):
         add_arguments(command)
     return parser
@@ -77,19 +84,22 @@ async def _watch(settings: Settings) -> None:
     await Daemon(settings).run()
 
 
-def _probes(settings: Settings, *, as_json: bool) -> int:
-    from agent.kernel.kernel import open_kernel
-    from agent.kernel.ladder import parse_wishes
+def _probes(settings: Settings, *, as_json: bool, seconds: float) -> int:
+    from agent import probes
 
-    kernel = open_kernel(settings.bpf_object, parse_wishes(settings.rungs))
-    probes = kernel.probes
-    kernel.close()
-    if as_json:
-        print(json.dumps([asdict(probe) for probe in probes], indent=2))
-    else:
-        for probe in probes:
-            print(f"{probe.signal:11} {probe.state:9} {probe.rung or '-':42} {probe.reason}".rstrip())
-    return EXIT_OK if all(probe.state == "attached" for probe in probes) else EXIT_DEGRADED
+    rows = probes.look(settings, seconds=seconds)
+    print(probes.as_json(rows) if as_json else probes.as_table(rows))
+    return EXIT_OK if all(row["state"] == "attached" for row in rows) else EXIT_DEGRADED
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_PROBE_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to {MAX_PROBE_SECONDS}, not {text!r}")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent import __version__
 from agent.budget import Cost, CostMeter
 from agent.clock import Clock
 from agent.ids import new_event_id
+from agent.kernel.figures import Figures
 from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import Probe, parse_wishes
 from agent.link import Link, LinkError
 from agent.oom_beat import oom_beat
+from agent.probes import row
 from agent.procfs import ProcFs
 from agent.queue_beat import QueueBeat
 from agent.reporter import Reporter
@@ -76,6 +78,7 @@ class Daemon:
         self._kernel = Kernel((), (), None)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
+        self._figures: Mapping[str, Figures] = {}
         self._seen_lost: dict[str, int] = {}
         self._defect_told_us = 0
         self._sampled_sent = 0
@@ -111,9 +114,7 @@ class Daemon:
             "spool_bytes": self._spool.pending_bytes,
             "records": {name: count.sent for name, count in counts.items()},
             "lost": {name: count.lost for name, count in counts.items()},
-            "probes": [
-                {"signal": p.signal, "state": p.state, "rung": p.rung, "reason": p.reason} for p in self._kernel.probes
-            ],
+            "probes": [row(probe, self._figures.get(probe.signal)) for probe in self._kernel.probes],
             "services": [_service_status(service) for service in self._rollup.services.values()],
         }
 
@@ -272,6 +273,7 @@ class Daemon:
             )
 
     def _sample_cost(self) -> None:
+        self._figures = self._kernel.figures()
         self._cost = self._meter.read(self._clock.monotonic_ns())
         if self._cost is not None:
             self._reporter.sample("agent.cpu_percent", self._cost.cpu_percent)

@@ -349,6 +349,13 @@ def foreign_namespaces() -> tuple[str, ...]:
     )
 
 
+def own_descriptor(fd: int) -> dict[str, str]:
+    """What the kernel says of one of this process's own file descriptors: name to text, as in /proc/self/fdinfo."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
+        pairs = (line.partition(":") for line in file)
+        return {name.strip(): text.strip() for name, _, text in pairs}
+
+
 def _tcp_address(raw: str) -> str:
     """`0100007F:1F40` as `127.0.0.1:8000`; words of four bytes in host order, as /proc/net/tcp prints them."""
     address, port = raw.split(":")

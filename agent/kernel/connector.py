@@ -11,10 +11,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.kernel.figures import Counts
 from agent.kernel.process_events import ProcessEvents
 from agent.kernel.process_messages import Ended, Executed, Forked, ProcessEvent
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, Record, Role
-from agent.kernel.source import Counts
 from agent.procfs import TICKS_PER_SECOND, ProcFs
 
 MAX_TRACKED = 32768

@@ -9,6 +9,7 @@ from typing import Protocol
 from agent.kernel.climb import CORE_MEANS, Refusals, climb
 from agent.kernel.connector import LIFECYCLE, ConnectorSource
 from agent.kernel.diag import DiagError, QueueDiag
+from agent.kernel.figures import Counts, Figures, figures_of
 from agent.kernel.ladder import LADDERS, WITHOUT, Means, Probe, Rung
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
@@ -16,7 +17,7 @@ from agent.kernel.process_events import ConnectorError
 from agent.kernel.queues import Hearing, QueueReading, Queues
 from agent.kernel.reasons import BTF, in_words, may_use_bpf
 from agent.kernel.records import Record, Role
-from agent.kernel.source import BpfSource, Counts
+from agent.kernel.source import BpfSource
 from agent.procfs import ProcFs
 
 WITHOUT_BPF: frozenset[Means] = frozenset({"counters", "scan"})
@@ -118,6 +119,12 @@ class Kernel:
                 total[kind] = Counts(before.sent + count.sent, before.lost + count.lost)
         return total
 
+    def figures(self) -> dict[str, Figures]:
+        """What each signal has brought so far, and what its programs cost."""
+        counts = self.counts()
+        run_times = {} if self.bpf is None else self.bpf.run_times(p for probe in self.probes for p in probe.programs)
+        return {probe.signal: figures_of(probe, counts, run_times) for probe in self.probes}
+
     def close(self) -> None:
         """Detaches everything."""
         self._queues.close()
@@ -159,7 +166,9 @@ class _WhyNot:
 
     def of(self, rung: Rung) -> str:
         """The reason, empty when the rung was not tried."""
-        return (self._refusals.of(rung) or self._core) if rung.means in CORE_MEANS else ""
+        if rung.means in CORE_MEANS:
+            return self._refusals.of(rung) or self._core
+        return self._refusals.rungs.get(rung, "")
 
 
 def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> tuple[BpfSource | None, dict[str, Rung], _WhyNot]:

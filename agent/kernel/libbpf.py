@@ -9,12 +9,15 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 _MESSAGE_BYTES = 64 * 1024
 _KEPT_MESSAGES = 200
 _LEVEL_INFO = 1
+_ITERATOR_BYTES = 32 * 1024  # the kernel hands out no more at a time
+_STATS_RUN_TIME = 0
 _BTF_KIND_PTR, _BTF_KIND_TYPEDEF, _BTF_KIND_FUNC = 2, 8, 12
 
 _Printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -43,7 +46,10 @@ def _prototypes(library: ctypes.CDLL) -> None:
         "bpf_program__fd": (number, [pointer]),
         "bpf_program__set_autoload": (number, [pointer, ctypes.c_bool]),
         "bpf_program__attach": (pointer, [pointer]),
+        "bpf_program__attach_iter": (pointer, [pointer, pointer]),
+        "bpf_link__fd": (number, [pointer]),
         "bpf_link__destroy": (number, [pointer]),
+        "bpf_iter_create": (number, [number]),
         "bpf_map_lookup_elem": (number, [number, pointer, pointer]),
         "bpf_map_update_elem": (number, [number, pointer, pointer, ctypes.c_uint64]),
         "bpf_map_delete_elem": (number, [number, pointer]),
@@ -96,6 +102,18 @@ class Libbpf:
 def _error(what: str, code: int | None = None) -> BpfError:
     number = abs(code) if code else ctypes.get_errno()
     return BpfError(number, f"{what}: {errno.errorcode.get(number, number)} ({os.strerror(number)})")
+
+
+@contextmanager
+def run_time_statistics() -> Iterator[None]:
+    """Switches the kernel's run-time statistics of BPF programs on for as long as this lasts; raises BpfError."""
+    fd = ctypes.CDLL("libbpf.so.1", use_errno=True).bpf_enable_stats(_STATS_RUN_TIME)
+    if fd < 0:
+        raise _error("the kernel's statistics of BPF programs cannot be switched on", fd)
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 class KernelTypes:
@@ -209,6 +227,28 @@ class BpfObject:
         if not link:
             raise _error(f"program {name} cannot be attached")
         self._links[name] = link
+
+    def attach_iterator(self, name: str) -> None:
+        """Readies an iterator program for `run_iterator`; until then it costs nothing. Raises BpfError."""
+        link = self._c.bpf_program__attach_iter(self._program(name), None)
+        if not link:
+            raise _error(f"iterator {name} cannot be attached")
+        self._links[name] = link
+
+    def run_iterator(self, name: str) -> bytes:
+        """Runs an attached iterator over all that it visits; what it wrote. Raises BpfError."""
+        fd = self._c.bpf_iter_create(self._c.bpf_link__fd(self._links[name]))
+        if fd < 0:
+            raise _error(f"iterator {name} cannot be run", fd)
+        parts = []
+        try:
+            while part := os.read(fd, _ITERATOR_BYTES):
+                parts.append(part)
+        except OSError as error:
+            raise _error(f"iterator {name} cannot be read", error.errno) from None
+        finally:
+            os.close(fd)
+        return b"".join(parts)
 
     def detach(self, name: str) -> None:
         """Takes an attached program off its hook."""

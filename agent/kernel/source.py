@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from agent.kernel.figures import Counts, RunTime, parse_run_time
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, BpfMap, Libbpf, RingBuffer
 from agent.kernel.listener_table import ListenerTable
 from agent.kernel.records import Record, RecordDecoder, Role
+from agent.procfs import own_descriptor
 
 RECORDS_AT_ONCE = 512
 """Records read in one go before other work gets its turn."""
@@ -22,14 +23,6 @@ FIRST_EPOCH = 2
 """The kernel takes slots of the epoch before, too; the empty slots are of epoch 0."""
 
 _U32 = struct.Struct("=I")
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Records of one kind since the start: sent by the kernel, and lost because the buffer was full."""
-
-    sent: int
-    lost: int
 
 
 class Programs(Protocol):
@@ -103,9 +96,9 @@ class BpfSource:
         names = {**self._decoder.kinds, len(self._decoder.kinds): "tracked"}
         return {name: self._count(index) for index, name in names.items()}
 
-    def program_fd(self, name: str) -> int:
-        """The file descriptor of a program, for its run-time statistics."""
-        return self._object.program_fd(name)
+    def run_times(self, programs: Iterable[str]) -> dict[str, RunTime]:
+        """What the kernel's run-time statistics say of each program."""
+        return {name: parse_run_time(own_descriptor(self._object.program_fd(name))) for name in programs}
 
     def close(self) -> None:
         """Detaches everything."""
