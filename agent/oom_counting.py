@@ -45,7 +45,7 @@ class OomCounting:
         unseen = [event.ts_us for event in events if _is_unseen_death(event)]
         if not unseen and not any(event.kind in _MASTERS for event in events):
             return events
-        return [*self._look(no_later_us=min(unseen, default=None)), *map(self._explained, events)]
+        return [*self._look(before_us=min(unseen, default=None)), *map(self._explained, events)]
 
     async def oom_beat(self) -> None:
         """Looks about once a second."""
@@ -57,14 +57,14 @@ class OomCounting:
         """Tells what was counted last."""
         self._tell(self._look())
 
-    def _look(self, no_later_us: int | None = None) -> list[Event]:
-        """What was counted since the last look. A death at `no_later_us` makes one look: its kill came before it."""
+    def _look(self, before_us: int | None = None) -> list[Event]:
+        """What was counted since the last look: by now, or, where a death is the reason to look, just before that."""
         if self._last is None or not self._reader.differs_from(self._last):
             return []
         now = self._reader.read()
         if now is None:
             return []
-        events = self._counted(self._last, now, now.at_us if no_later_us is None else min(now.at_us, no_later_us))
+        events = self._counted(self._last, now, now.at_us if before_us is None else min(now.at_us, before_us - 1))
         self._last = now
         return events
 

@@ -139,12 +139,13 @@ class ConnectorSource:
         known = self._tracked.get(event.pid)
         if known is None:
             return None
+        if known.role is Role.HELPER:
+            self._unfollow(event.pid)
+            return None
         left = self._procfs.remains(event.pid, known.start_ns // _NS_PER_TICK)
         if left is not None and not left.is_dead:  # a thread became another program: the process lives on
             return None
         self._unfollow(event.pid)
-        if known.role is Role.HELPER:
-            return None
         return ExitRecord(
             at_ns=event.at_ns,
             start_ns=known.start_ns,
