@@ -18,8 +18,8 @@ def saturated(service: str, address: str, state: Saturation, limit: int | None) 
 
 def recovered(service: str, address: str, state: Saturation, lasted_us: int) -> str:
     """A queue that has been less than half full for long enough."""
-    longest = f"one of them {span(state.longest_wait_ns / 1e9)} long" if state.longest_wait_ns else ""
-    waited = ", ".join(filter(None, (_waited(state, None), longest)))
+    longest = f"(one of them for {span(state.longest_wait_ns / 1e9)})" if state.longest_wait_ns else ""
+    waited = " ".join(filter(None, (_waited(state, None), longest)))
     return (
         f"The accept queue of {service} on {address} has room again: it has been less than half full for "
         f"{state.calm_needed_s} s. It was saturated for {span(lasted_us / 1e6)}; in that time "
@@ -58,8 +58,8 @@ def attrs(address: str, state: Saturation, limit: int | None, sockets: int) -> d
 
 
 def _waited(state: Saturation, limit: int | None) -> str:
-    of = "" if limit is None else f" where {limit + 1} fit"
-    return f"up to {_count(state.deepest, 'connection')} waited{of}" if state.deepest else ""
+    where = "" if limit is None else f" in its {_count(limit + 1, 'place')}"
+    return f"up to {_count(state.deepest, 'connection')} waited{where}" if state.deepest else ""
 
 
 def _found_no_room(address: str, state: Saturation) -> list[str]:

@@ -6,6 +6,7 @@
 #define TCP_LISTEN 10 /* unix stream listeners use the same number */
 #define AF_UNIX 1
 #define SECOND_NS 1000000000ULL
+#define ONE_ENQUEUE_NS 100000000ULL
 #define EAGAIN 11
 #define MAX_ERRNO 4095
 
@@ -86,23 +87,30 @@ static __always_inline void note_depth(struct listener *known, __u64 now_ns, __u
 	known->limit = limit;
 }
 
-/* Right before `child` joins the queue of `sk`; its mark is that of `marked`. */
+/* Right before `child` joins the queue of `sk`; its mark is that of `marked`. Two hooks can be on its way: what a hook
+ * finds `noted` a moment ago it leaves alone. */
 static __always_inline int on_enqueue(const struct sock *sk, const struct sock *child, const struct sock *marked,
 				      int typed)
 {
 	__u64 inode = inode_of(sk, typed), key = (__u64)child, now_ns;
 	struct listener *known = bpf_map_lookup_elem(&listeners, &inode);
-	struct waiting_connection entry;
+	struct waiting_connection entry, *noted;
 
 	if (!known)
 		return 0;
 	now_ns = bpf_ktime_get_boot_ns();
-	note_depth(known, now_ns, depth_of(sk, typed) + 1, limit_of(sk, typed));
-	__sync_fetch_and_add(typed ? &known->arrivals_fentry : &known->arrivals_kprobe, 1);
 	entry.queued_ns = now_ns;
 	entry.inode = inode;
 	entry.listener = (__u64)sk;
 	entry.mark = mark_of(marked);
+	if (marked == child) {
+		noted = bpf_map_lookup_elem(&waiting, &key);
+		if (noted && noted->mark == entry.mark && noted->inode == inode &&
+		    now_ns - noted->queued_ns < ONE_ENQUEUE_NS)
+			return 0;
+	}
+	note_depth(known, now_ns, depth_of(sk, typed) + 1, limit_of(sk, typed));
+	__sync_fetch_and_add(typed ? &known->arrivals_fentry : &known->arrivals_kprobe, 1);
 	bpf_map_update_elem(&waiting, &key, &entry, BPF_ANY);
 	return 0;
 }
@@ -148,6 +156,20 @@ static __always_inline int on_accept(const struct sock *child)
 	__sync_fetch_and_add(&known->waited_ns, waited_ns);
 	__sync_fetch_and_add(&known->waits[wait_bucket(waited_ns)], 1);
 	return 0;
+}
+
+/* A handshake that ends well. It is queued by inet_csk_reqsk_queue_add, which compilers inline here: hooks on that
+ * function alone see the other ways into the queue, of SYN cookies and TCP Fast Open. */
+SEC("fentry/inet_csk_complete_hashdance")
+int BPF_PROG(on_tcp_handshake_fentry, struct sock *sk, struct sock *child, void *request, unsigned char owned)
+{
+	return owned ? on_enqueue(sk, child, child, 1) : 0;
+}
+
+SEC("kprobe/inet_csk_complete_hashdance")
+int BPF_KPROBE(on_tcp_handshake_kprobe, struct sock *sk, struct sock *child, void *request, unsigned char owned)
+{
+	return owned ? on_enqueue(sk, child, child, 0) : 0;
 }
 
 SEC("fentry/inet_csk_reqsk_queue_add")

@@ -45,7 +45,9 @@ class Probe:
     programs: tuple[str, ...] = ()
 
 
-_ENQUEUE = ("inet_csk_reqsk_queue_add", "security_unix_stream_connect")
+_ENQUEUE = ("inet_csk_complete_hashdance", "inet_csk_reqsk_queue_add", "security_unix_stream_connect")
+_ENQUEUE_FENTRY = ("on_tcp_handshake_fentry", "on_tcp_enqueue_fentry", "on_unix_enqueue_fentry")
+_ENQUEUE_KPROBE = ("on_tcp_handshake_kprobe", "on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe")
 _ACCEPT = ("security_sock_graft",)
 _FULL = (
     *("tcp_conn_request", "tcp_v4_syn_recv_sock", "tcp_v6_syn_recv_sock"),
@@ -126,30 +128,30 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
         Rung(
             "fentry",
             "fentry on enqueue, TCP and unix",
-            ("on_tcp_enqueue_fentry", "on_unix_enqueue_fentry"),
+            _ENQUEUE_FENTRY,
             functions=_ENQUEUE,
         ),
         Rung(
             "kprobe",
             "kprobe on enqueue, TCP and unix",
-            ("on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe"),
+            _ENQUEUE_KPROBE,
             functions=_ENQUEUE,
         ),
         Rung("tp_btf", "tp_btf/sk_data_ready", ("on_data_ready",), tracepoint="sk_data_ready"),
-        Rung("bcc", "bcc kprobe on enqueue, TCP and unix", ("on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe")),
+        Rung("bcc", "bcc kprobe on enqueue, TCP and unix", _ENQUEUE_KPROBE),
         Rung("diag", "netlink diag twice a second", state="degraded", blind="a peak between two looks is not seen"),
     ),
     "queue_wait": (
         Rung(
             "fentry",
             "fentry on enqueue and accept",
-            ("on_tcp_enqueue_fentry", "on_unix_enqueue_fentry", "on_accept_fentry"),
+            (*_ENQUEUE_FENTRY, "on_accept_fentry"),
             functions=(*_ENQUEUE, *_ACCEPT),
         ),
         Rung(
             "kprobe",
             "kprobe on enqueue and accept",
-            ("on_tcp_enqueue_kprobe", "on_unix_enqueue_kprobe", "on_accept_kprobe"),
+            (*_ENQUEUE_KPROBE, "on_accept_kprobe"),
             functions=(*_ENQUEUE, *_ACCEPT),
         ),
         Rung(
@@ -167,6 +169,15 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
             "fentry and fexit where a full queue turns clients away",
             (
                 *("on_tcp_syn_fentry", "on_tcp4_ack_fentry", "on_tcp6_ack_fentry"),
+                *("on_unix_found_fexit", "on_unix_wait_fentry", "on_unix_connected_fexit"),
+            ),
+            functions=_FULL,
+        ),
+        Rung(
+            "fentry",
+            "fentry and fexit where a full queue turns clients away, kprobe at the end of TCP handshakes",
+            (
+                *("on_tcp_syn_fentry", "on_tcp4_ack_kprobe", "on_tcp6_ack_kprobe"),
                 *("on_unix_found_fexit", "on_unix_wait_fentry", "on_unix_connected_fexit"),
             ),
             functions=_FULL,
