@@ -11,13 +11,14 @@ it("reads what an agent says", () => {
         status: {
           cpu_percent: 0.2,
           lost: { fork: 2 },
-          probes: [{ signal: "oom", state: "degraded", rung: "memory.events", reason: "no BTF" }],
+          probes: [{ signal: "oom", state: "degraded", rung: "memory.events", reason: "no BTF", records: 3 }],
           services: [{ name: "shop", kind: "gunicorn", workers: [{ slot: 1, state: "ready" }, { slot: 0 }] }],
         },
       },
     ],
   });
   expect(host?.status.probes[0]?.state).toBe("degraded");
+  expect(host?.status.probes[0]).toMatchObject({ records: 3, lost: null, ns_per_event: null });
   expect(host?.status.lost).toEqual({ fork: 2 });
   expect(host?.status.services[0]?.workers.map((worker) => [worker.slot, worker.state])).toEqual([
     [0, "unknown"],

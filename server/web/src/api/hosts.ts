@@ -41,7 +41,15 @@ function readProbe(value: unknown): Probe {
   const probe = record(value);
   const known: ProbeState[] = ["attached", "degraded", "off"];
   const state = known.find((name) => name === probe.state) ?? "off";
-  return { signal: text(probe.signal), state, rung: text(probe.rung), reason: text(probe.reason) };
+  return {
+    signal: text(probe.signal),
+    state,
+    rung: text(probe.rung),
+    reason: text(probe.reason),
+    records: number(probe.records),
+    lost: number(probe.lost),
+    ns_per_event: number(probe.ns_per_event),
+  };
 }
 
 function readService(value: unknown): Service {

@@ -59,6 +59,11 @@ export interface Probe {
   state: ProbeState;
   rung: string;
   reason: string;
+  /** Since the agent's start; null for a signal without records of its own, or where the agent does not say. */
+  records: number | null;
+  lost: number | null;
+  /** Only while the kernel's run-time statistics are switched on. */
+  ns_per_event: number | null;
 }
 
 export interface LaneWorker {

@@ -4,9 +4,10 @@ import { Popover } from "./popover";
 
 const NAMES: Record<string, string> = {
   oom: "OOM",
-  accept_queue: "accept queue",
+  oom_context: "OOM decision",
   queue: "accept queue",
-  sk_data_ready: "accept queue",
+  queue_wait: "accept wait",
+  queue_overflow: "refused connections",
 };
 
 const STATES: Record<ProbeState, string> = {
@@ -41,10 +42,29 @@ export function ProbeChip({ probe }: { probe: Probe }) {
         <dl>
           <dt>Means</dt>
           <dd>{probe.rung || "none"}</dd>
+          {probe.records !== null && (
+            <>
+              <dt>Records</dt>
+              <dd>
+                {probe.records.toLocaleString()}
+                {probe.lost ? <b class="bad">, {probe.lost.toLocaleString()} lost</b> : ", none lost"}
+              </dd>
+            </>
+          )}
+          {probe.ns_per_event !== null && (
+            <>
+              <dt>Cost</dt>
+              <dd>{Math.round(probe.ns_per_event).toLocaleString()} ns an event</dd>
+            </>
+          )}
           {probe.reason && (
             <>
               <dt>Reason</dt>
-              <dd>{probe.reason}</dd>
+              <dd>
+                {probe.reason.split("; ").map((part) => (
+                  <p key={part}>{part}</p>
+                ))}
+              </dd>
             </>
           )}
         </dl>
