@@ -75,7 +75,7 @@ class Crowd:
 
     async def _booted(self) -> None:
         deadline = time.monotonic() + BOOT_S
-        while len(self.workers()) < self.size or not all(await asyncio.gather(*map(_answers, self.members))):
+        while len(self.workers()) < self.size or not all(await asyncio.gather(*map(answers, self.members))):
             if time.monotonic() > deadline or any(process.returncode is not None for process in self._processes):
                 raise StageError(f"the Gunicorns to be watched do not come up; the end of their logs:\n{self._logs()}")
             await asyncio.sleep(POLL_S)
@@ -84,7 +84,8 @@ class Crowd:
         return "".join(path.read_text(errors="replace") for path in Path(self._folder.name).glob("*.log"))[-2000:]
 
 
-async def _answers(member: Member) -> bool:
+async def answers(member: Member) -> bool:
+    """Whether the service answers a request now."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", member.port)
     except OSError:

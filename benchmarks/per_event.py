@@ -6,16 +6,17 @@ import os
 import signal
 import statistics
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.kernel.libbpf import Libbpf
-from benchmarks.crowd import Member
+from benchmarks.crowd import Member, answers
 from benchmarks.drivers import INTERPRETER, run, run_round, storms
 from benchmarks.floors import floors_on
 from benchmarks.programs import Runs, programs_of, statistics_on
+from demo.stage import StageError
 
 SLICES = 5
 SLICE_S = 0.3
@@ -122,18 +123,26 @@ def _storms(folder: Path, member: Member) -> Iterator[tuple[str, bool, Callable[
 
 
 async def _fill(folder: Path, member: Member) -> None:
-    """With the workers halted, connections only queue: nothing but the listener becomes readable."""
-    with _halted(member):
+    """With the workers halted, connections only queue: nothing but the listener becomes readable.
+
+    A connection that was closed in the queue stays there until a worker takes it. Requests are answered in the order
+    of their connections, so an answer says that the queue is empty.
+    """
+    if not await answers(member):
+        raise StageError(f"the Gunicorn {member.name} no longer answers")
+    with ExitStack() as halted:
+        for pid in member.workers():
+            halted.enter_context(_halted(pid))
         await run([str(folder / "fill"), str(member.port), str(CONNECTIONS)])
 
 
 @contextmanager
-def _halted(member: Member) -> Iterator[None]:
-    workers = member.workers()
+def _halted(pid: int) -> Iterator[None]:
+    process = os.pidfd_open(pid)
     try:
-        for pid in workers:
-            os.kill(pid, signal.SIGSTOP)
+        signal.pidfd_send_signal(process, signal.SIGSTOP)
         yield
     finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # who is gone need not go on
+            signal.pidfd_send_signal(process, signal.SIGCONT)
+        os.close(process)
