@@ -53,8 +53,12 @@ set_up_browser() {
 }
 
 install_packages() {
-    export DEBIAN_FRONTEND=noninteractive
     apt-get update
+    install_known_packages "$@"
+}
+
+install_known_packages() {
+    export DEBIAN_FRONTEND=noninteractive
     apt-get install --yes --no-install-recommends "$@"
 }
 

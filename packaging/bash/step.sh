@@ -3,6 +3,7 @@
 
 readonly WORK=$ROOT/.reflex
 STEP_JOB=
+STEP_ENDED_WITH=0
 
 # Only one ./reflex sets up at a time; the second waits here.
 begin_setup() {
@@ -37,9 +38,19 @@ is_done() {
     [[ -f $WORK/done/$1 && $(<"$WORK/done/$1") == "$2" ]]
 }
 
+# run_step NAME TITLE FETCHES COMMAND...: runs it now; a failure ends the script.
 run_step() {
-    local name=$1 title=$2 fetches=$3 log=$WORK/log/$1.log started=$SECONDS
+    local name=$1 title=$2 fetches=$3
     shift 3
+    try_step "$name" "$title" "$@"
+    [[ $STEP_ENDED_WITH -eq 0 ]] || explain_failure "$title" "$fetches" "$WORK/log/$name.log"
+}
+
+# try_step NAME TITLE COMMAND...: runs it now. A failure is shown, and left in STEP_ENDED_WITH for the caller to judge:
+# a step that stands in a condition would not stop at its first error.
+try_step() {
+    local name=$1 title=$2 log=$WORK/log/$1.log started=$SECONDS
+    shift 2
     show_running "$title"
     # Job control gives the step a process group of its own, so that Ctrl-C can end all of it.
     set -m
@@ -51,13 +62,13 @@ run_step() {
     STEP_JOB=$!
     set +m
     tell_elapsed_time "$STEP_JOB" "$title" "$started"
-    if wait "$STEP_JOB"; then
-        STEP_JOB=
+    STEP_ENDED_WITH=0
+    wait "$STEP_JOB" || STEP_ENDED_WITH=$?
+    STEP_JOB=
+    if [[ $STEP_ENDED_WITH -eq 0 ]]; then
         show_done "$title" $((SECONDS - started))
     else
-        STEP_JOB=
         show_failed "$title" $((SECONDS - started))
-        explain_failure "$title" "$fetches" "$log"
     fi
 }
 
