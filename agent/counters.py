@@ -63,33 +63,34 @@ class Difference:
 
 @dataclass(slots=True)
 class Balance:
-    """Kills counted against kills told, for the host or for one cgroup.
+    """Kills counted against kills told, for the host or for one cgroup, since they last agreed.
 
-    A kill is counted a moment before it is told, so a difference counts only once a second comparison finds it again.
+    A kill is counted a moment before it is told. So what one comparison finds counted is missing only if the next one
+    does not find it told.
     """
 
     counted: int
     told: int
     since_us: int
-    suspected: int = 0
+    is_open: bool = False
+    """Whether the last comparison left something for the next."""
+
+    _counted_before: int = 0
+    _told_before: int = 0
 
     def compare(self, counted: int, told: int, now_us: int) -> Difference | None:
-        """The difference that this comparison and the one before have in common, if any; it is then settled."""
-        found = Difference(counted - self.counted, told - self.told, self._missing(counted, told), self.since_us)
-        common = _common(found.missing, self.suspected)
-        self.suspected = found.missing - common
-        if not self.suspected:
+        """What was counted, or told, at the comparison before, and is not told, or counted, even now."""
+        new_counted, new_told = counted - self.counted, told - self.told
+        lack, surplus = self._counted_before - new_told, self._told_before - new_counted
+        found = None
+        if lack > 0:
+            found = Difference(self._counted_before, new_told, lack, self.since_us)
+            self.counted += lack
+        elif surplus > 0:
+            found = Difference(new_counted, self._told_before, -surplus, self.since_us)
+            self.told += surplus
+        self.is_open = counted - self.counted != told - self.told
+        if not self.is_open:
             self.counted, self.told, self.since_us = counted, told, now_us
-        elif common:
-            self.counted += common
-        return Difference(found.counted, found.told, common, found.since_us) if common else None
-
-    def _missing(self, counted: int, told: int) -> int:
-        return (counted - self.counted) - (told - self.told)
-
-
-def _common(one: int, other: int) -> int:
-    """What two numbers of one sign share; 0 for numbers of different signs."""
-    if one > 0 < other:
-        return min(one, other)
-    return max(one, other) if one < 0 > other else 0
+        self._counted_before, self._told_before = counted - self.counted, told - self.told
+        return found

@@ -97,7 +97,7 @@ class OomCheck:
 
     def _is_suspicious(self) -> bool:
         balances = [self._host_balance, *self._cgroups.values()]
-        return any(balance is not None and balance.suspected for balance in balances)
+        return any(balance is not None and balance.is_open for balance in balances)
 
     def _mismatch(self, found: Difference, at_us: int, *, path: str | None = None, heard: bool = False) -> Event:
         """`heard`: the kills are on the timeline, but not with the services of the cgroup."""

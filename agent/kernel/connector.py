@@ -35,8 +35,11 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Tracked:
+    """`parent_pid` is 0 where it is not known."""
+
     start_ns: int
     role: Role
+    parent_pid: int = 0
 
 
 class ConnectorSource:
@@ -62,10 +65,8 @@ class ConnectorSource:
 
     def track(self, pid: int, start_ns: int, role: Role) -> None:
         """Follows a process and, from now on, its children. One that does not fit is counted in `refused`."""
-        if len(self._tracked) >= MAX_TRACKED and pid not in self._tracked:
-            self.refused += 1
-            return
-        self._tracked[pid] = _Tracked(start_ns, role)
+        known = self._tracked.get(pid)
+        self._put(pid, _Tracked(start_ns, role, 0 if known is None else known.parent_pid))
 
     def untrack(self, pid: int) -> None:
         """Follows the process no more."""
@@ -101,10 +102,10 @@ class ConnectorSource:
             return None
         role = _CHILD_OF.get(parent.role, Role.HELPER)
         if role is Role.HELPER:
-            self._follow(event.pid, event.at_ns, role)
+            self._follow(event.pid, _Tracked(event.at_ns, role, event.parent_pid))
             return None
         start_ns = self._start_ns(event.pid, event.at_ns) or event.at_ns
-        self._follow(event.pid, start_ns, role)
+        self._follow(event.pid, _Tracked(start_ns, role, event.parent_pid))
         return ForkRecord(event.at_ns, start_ns, event.pid, event.parent_pid, role)
 
     def _executed(self, event: Executed) -> ExecRecord | None:
@@ -119,15 +120,16 @@ class ConnectorSource:
             if known is not None:
                 self._unfollow(event.pid)
             return None
-        self._follow(event.pid, start_ns, after)
         if before is after is Role.HELPER:
             return None
         process = self._procfs.process(event.pid)
+        parent_pid = process.parent_pid if process is not None else 0
+        self._follow(event.pid, _Tracked(start_ns, after, parent_pid))
         return ExecRecord(
             at_ns=event.at_ns,
             start_ns=start_ns,
             pid=event.pid,
-            parent_pid=process.parent_pid if process is not None else 0,
+            parent_pid=parent_pid,
             uid=process.uid if process is not None else None,
             role_before=before,
             role=after,
@@ -152,7 +154,7 @@ class ConnectorSource:
             pid=event.pid,
             cpu_ns=left.cpu_ns if left is not None else None,
             peak_rss_bytes=None,
-            parent_pid=event.parent_pid,
+            parent_pid=event.parent_pid or known.parent_pid,
             wait_status=event.wait_status,
             role=known.role,
             uid=left.uid if left is not None else None,
@@ -169,10 +171,16 @@ class ConnectorSource:
             return None
         return ticks * _NS_PER_TICK
 
-    def _follow(self, pid: int, start_ns: int, role: Role) -> None:
-        self.track(pid, start_ns, role)
+    def _follow(self, pid: int, process: _Tracked) -> None:
+        self._put(pid, process)
         if self._peer is not None:
-            self._peer.track(pid, start_ns, role)
+            self._peer.track(pid, process.start_ns, process.role)
+
+    def _put(self, pid: int, process: _Tracked) -> None:
+        if pid in self._tracked or len(self._tracked) < MAX_TRACKED:
+            self._tracked[pid] = process
+        else:
+            self.refused += 1
 
     def _unfollow(self, pid: int) -> None:
         self.untrack(pid)
