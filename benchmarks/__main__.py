@@ -10,7 +10,7 @@ import sys
 
 import aiohttp
 
-from benchmarks.options import WORKERS, Options
+from benchmarks.options import PAIRS, WORKERS, Options
 from benchmarks.report import show
 from demo.stage import EXIT_STOPPED, StageError, until_told
 
@@ -32,15 +32,19 @@ def main() -> int:
     parser.add_argument(
         "--workers", type=int, default=WORKERS, metavar="N", help="footprint: how many processes are watched"
     )
+    parser.add_argument(
+        "--pairs", type=int, default=PAIRS, metavar="N", help="overhead: how many pairs of rounds, off and on"
+    )
     options = parser.parse_args()
-    if options.workers < 1:
-        parser.error(f"--workers must be at least 1, not {options.workers}")
+    if options.workers < 1 or options.pairs < 2:
+        parser.error(f"needs 1 worker and 2 pairs or more, not {options.workers} and {options.pairs}")
     if os.geteuid() != 0:
         print(f"Benchmarks need root: they load BPF programs. Run: sudo ./reflex bench {options.name}", file=sys.stderr)
         return 3
     benchmark = importlib.import_module(f"benchmarks.{options.name}")
+    chosen = Options(quick=options.quick, workers=options.workers, pairs=options.pairs)
     try:
-        result = asyncio.run(until_told(benchmark.measure(Options(quick=options.quick, workers=options.workers))))
+        result = asyncio.run(until_told(benchmark.measure(chosen)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_STOPPED
     except (StageError, OSError, aiohttp.ClientError) as error:

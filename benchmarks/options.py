@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WORKERS = 200
+PAIRS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`quick` tries the measurement itself; `workers` is the number of processes that `footprint` has watched."""
+    """`quick` tries the measurement itself; `workers` is for `footprint`, `pairs` of rounds for `overhead`."""
 
     quick: bool = False
     workers: int = WORKERS
+    pairs: int = PAIRS

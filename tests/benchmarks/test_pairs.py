@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.pairs import compare, order
+from benchmarks.pairs import compare, median_interval, order
 
 
 def test_who_goes_first_alternates() -> None:
@@ -44,3 +44,13 @@ def test_a_loss_above_the_noise_stays_visible() -> None:
 def test_fewer_than_two_pairs_say_nothing(off: list[float], on: list[float]) -> None:
     with pytest.raises(ValueError, match="no two pairs"):
         compare(off, on)
+
+
+@pytest.mark.parametrize(("count", "first", "last"), [(3, 0, 2), (7, 0, 6), (9, 1, 7), (15, 3, 11), (25, 7, 17)])
+def test_the_interval_of_the_median_is_that_of_the_sign_test(count: int, first: int, last: int) -> None:
+    """Ranks from the usual table for 95 %, counted from 0; for fewer than six values, all of them."""
+    assert median_interval([float(n) for n in reversed(range(count))]) == (first, last)
+
+
+def test_a_loss_that_every_pair_shows_is_certain() -> None:
+    assert compare([100.0] * 7, [97.0] * 7).interval_percent == (3, 3)
