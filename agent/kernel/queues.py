@@ -89,15 +89,15 @@ class Diag(Protocol):
 class _Watched:
     """One listener: a process that holds it, and what looks have shown.
 
-    `drops` are a TCP socket's own counter at the first and the latest look. `calm_since` is the number of arrivals at
-    which a look found the queue less than half full.
+    `drops` are a TCP socket's own counter at the first and the latest look. `found` is the depth at the latest look and
+    the number of arrivals before it: without another arrival there cannot be more.
     """
 
     holder_pid: int | None
     seconds: tuple[SecondSeen, ...] = ()
     sight: Sight | None = None
     drops: tuple[int, int] | None = None
-    calm_since: int | None = None
+    found: tuple[int, int] | None = None
 
 
 class Queues:
@@ -155,7 +155,7 @@ class Queues:
             return hearing.looks
         if row is None or not row.limit or (hearing.accepts and hearing.refusals):
             return False
-        return 2 * row.depth >= row.limit and self._watched[inode].calm_since != _arrivals(row, hearing)
+        return 2 * _at_most(self._watched[inode], row, hearing) >= row.limit
 
     def _look(self, rows: Mapping[int, Row | None], second: int) -> None:
         if self._diag is None or not rows:
@@ -174,13 +174,12 @@ class Queues:
     def _seen(self, watched: _Watched, sight: Sight, row: Row | None, second: int) -> _Watched:
         """The listener after a look."""
         now = SecondSeen(second, sight.depth, sight.limit)
-        calm = row is not None and 2 * sight.depth < sight.limit
         return _Watched(
             holder_pid=watched.holder_pid,
             seconds=_united(watched.seconds, (now,))[-2:],
             sight=sight,
             drops=_joined(watched.drops, None if sight.drops is None else (sight.drops, sight.drops)),
-            calm_since=_arrivals(row, self.hearing) if row is not None and calm else watched.calm_since,
+            found=None if row is None else (sight.depth, _arrivals(row, self.hearing)),
         )
 
     def _reading(self, watched: _Watched, row: Row | None) -> QueueReading:
@@ -199,7 +198,7 @@ class Queues:
         depth = _depth_now(row, sight, hearing)
         return QueueReading(
             depth=depth,
-            depth_at_most=row.depth if depth is None and arrivals else depth,
+            depth_at_most=_at_most(watched, row, hearing) if depth is None and arrivals else depth,
             limit=sight.limit if sight is not None else row.limit if arrivals else None,
             seconds=_united(row.seconds, watched.seconds),
             arrivals=arrivals,
@@ -214,6 +213,13 @@ class Queues:
 
 def _arrivals(row: Row, hearing: Hearing) -> int:
     return row.arrivals_hooked if hearing.enqueues else row.arrivals_data_ready
+
+
+def _at_most(watched: _Watched, row: Row, hearing: Hearing) -> int:
+    """The depth after the latest arrival or accept that was heard, or what a look has found since."""
+    if watched.found is not None and watched.found[1] == _arrivals(row, hearing):
+        return min(watched.found[0], row.depth)
+    return row.depth
 
 
 def _depth_now(row: Row, sight: Sight | None, hearing: Hearing) -> int | None:

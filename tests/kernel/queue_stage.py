@@ -32,6 +32,12 @@ HOOKED = ("fentry", "kprobe")
 COUNTED = (*HOOKED, "tp_btf")
 
 
+def forget_all(kernel: Kernel) -> None:
+    """Leaves nothing behind for the next test; opening the programs anew takes seconds where a kernel is emulated."""
+    for inode in kernel.queues(boot_second()):
+        kernel.forget_listener(inode)
+
+
 def boot_second() -> int:
     """The running second of the boot clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10**9

@@ -18,6 +18,7 @@ from tests.kernel.queue_stage import (
     KINDS,
     boot_second,
     connect,
+    forget_all,
     inode_of,
     kernel_on,
     listening,
@@ -36,11 +37,17 @@ class Waited:
     most_ns: int
 
 
-@pytest.fixture(params=HOOKED)
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """The kernel on each rung that hears accepts."""
+@pytest.fixture(params=HOOKED, scope="module")
+def opened(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     with kernel_on(request.param, "queue_wait") as kernel:
         yield kernel
+
+
+@pytest.fixture
+def kernel(opened: Kernel) -> Iterator[Kernel]:
+    """The kernel on each rung that hears accepts."""
+    yield opened
+    forget_all(opened)
 
 
 def _bucket(waited_ns: int) -> int:

@@ -20,6 +20,7 @@ from tests.kernel.queue_stage import (
     boot_second,
     connect,
     deepest,
+    forget_all,
     inode_of,
     kernel_on,
     listening,
@@ -46,11 +47,17 @@ sys.stdin.readline()
 """
 
 
-@pytest.fixture(params=WISHES)
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """The kernel on each rung of `queue` in turn."""
+@pytest.fixture(params=WISHES, scope="module")
+def opened(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     with kernel_on(request.param) as kernel:
         yield kernel
+
+
+@pytest.fixture
+def kernel(opened: Kernel) -> Iterator[Kernel]:
+    """The kernel on each rung of `queue` in turn."""
+    yield opened
+    forget_all(opened)
 
 
 @pytest.mark.parametrize("kind", KINDS)
