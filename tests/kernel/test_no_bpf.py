@@ -108,10 +108,6 @@ async def reflexd(state: Path) -> AsyncIterator[Callable[..., Any]]:
     async def start(way: Sequence[str], *extra: str) -> Agent:
         command = [*way, sys.executable, "-m", "agent", "run", "--server-url", f"http://127.0.0.1:{free_port()}"]
         command += ["--host", "web-1", "--host-key-file", str(state / "key"), "--state-dir", str(state / "agent")]
-        if NOBODY == _user_of(way):
-            os.chown(state / "key", NOBODY, NOBODY)
-        else:
-            os.chown(state / "key", 0, 0)
         started.append(
             await asyncio.create_subprocess_exec(
                 *command, *extra, cwd=ROOT, stderr=asyncio.subprocess.PIPE, limit=2**20
@@ -124,10 +120,6 @@ async def reflexd(state: Path) -> AsyncIterator[Callable[..., Any]]:
     yield start
     for process in started:
         await end(process)
-
-
-def _user_of(way: Sequence[str]) -> int:
-    return NOBODY if f"--reuid={NOBODY}" in way else 0
 
 
 @pytest.fixture
@@ -203,10 +195,10 @@ async def _probes(way: Sequence[str]) -> dict[str, dict[str, str]]:
 async def test_the_reasons_are_said_in_words(way: str) -> None:
     probes = await _probes(WAYS[way])
     means = "scan" if way == "another-network" else "netlink"
-    assert {probes[signal]["means"] for signal in ("fork", "exec", "exit")} == {means}
+    assert {probes[name]["means"] for name in ("fork", "exec", "exit")} == {means}
     assert probes["oom"]["means"] == "counters"
-    for signal in ("oom", "fork", "exec", "exit", "signal"):
-        assert "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which this process does not have" in probes[signal]["reason"]
+    for name in ("oom", "fork", "exec", "exit", "signal"):
+        assert "CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which this process does not have" in probes[name]["reason"]
     assert "victim and allocator are not named" in probes["oom"]["reason"]
     assert "who sent a signal is not known" in probes["signal"]["reason"]
     if means == "scan":
@@ -236,12 +228,14 @@ async def test_deaths_and_oom_kills_are_still_told(way: str, reflexd: Any, shop:
     os.kill(victim, signal.SIGKILL)
     death = await agent.until(f"pid {victim}", "how it ended is not known" if by_scan else "a sender that was not seen")
     assert "OOM" not in death
-    await agent.until("The master of eater", "forked", "had ended there")
+    await agent.until(f"after pid {victim} had ended there")
 
     await running.eat()
     counted = await agent.until("The kernel's OOM killer killed one process in memory cgroup")
     assert f"{group.folder.name}, where eater runs; a counter does not say which one." in counted
-    await agent.until("Most likely the kernel's OOM killer did it")
+    killed = await agent.until("Most likely the kernel's OOM killer did it")
+    pid = killed.partition("(pid ")[2].partition(")")[0]
+    await agent.until(f"after pid {pid} had ended there")
 
     events = await agent.stop()
     (oom,) = [event for event in events if event["kind"] == "process.oom_killed" and event["service"] == "eater"]
