@@ -88,7 +88,7 @@ fetch_package_lists() {
 kernel_package() {
     local name=$1 general concrete
     for general in linux-image-amd64 "linux-image-$name-amd64" linux-image-generic "linux-image-generic-$name"; do
-        concrete=$(apt-cache depends "$general" 2>/dev/null | awk '$1 ~ /Depends:$/ && $2 ~ /^linux-image-[0-9]/ { print $2; exit }')
+        concrete=$({ apt-cache depends "$general" 2>/dev/null || true; } | awk '$1 ~ /Depends:$/ && $2 ~ /^linux-image-[0-9]/ { print $2; exit }')
         if [[ $concrete == "linux-image-$name"[.-]* ]]; then
             printf '%s\n' "$concrete"
             return
