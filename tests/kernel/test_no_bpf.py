@@ -246,3 +246,17 @@ async def test_deaths_and_oom_kills_are_still_told(way: str, reflexd: Any, shop:
     assert [event for event in events if event["kind"] == "worker.started" and event["cause"] == exited["id"]]
     assert not [event for event in events if event["kind"] in ("probe.mismatch", "agent.defect", "worker.oom_killed")]
     assert "peak_rss_bytes" not in exited["attrs"]
+
+
+async def test_with_every_privilege_records_and_counts_agree(reflexd: Any, shop: Any) -> None:
+    if (await _probes(()))["oom"]["means"] == "counters":
+        pytest.skip("no BPF here")
+    agent: Agent = await reflexd(())
+    running: Shop = await shop()
+    await agent.until("Worker 0 of eater", "is ready to serve")
+    await agent.until("Worker 1 of eater", "is ready to serve")
+    await running.eat()
+    await agent.until("The kernel's OOM killer killed worker")
+    events = await agent.stop()
+    assert [event["service"] for event in events if event["kind"] == "worker.oom_killed"] == ["eater"]
+    assert [event["text"] for event in events if event["kind"] in ("probe.mismatch", "agent.defect")] == []
