@@ -49,14 +49,10 @@ class Shop:
     def until(self, enough: Callable[[tuple[Listener, ...]], bool], workers: int) -> tuple[Listener, ...]:
         """The listeners once there are so many workers and `enough` says so."""
         deadline = time.monotonic() + WAIT_S
-        while not (self._refresh() == workers and enough(self._serving())):
+        while not (self._refresh() == workers and enough(self.service.listeners)):
             assert time.monotonic() < deadline, self.service
             time.sleep(LOOK_EVERY_S)
-        return self._serving()
-
-    def _serving(self) -> tuple[Listener, ...]:
-        """Without Gunicorn's control socket, which its master opens some time after its start."""
-        return tuple(found for found in self.service.listeners if not found.address.endswith("gunicorn.ctl"))
+        return self.service.listeners
 
     def _refresh(self) -> int:
         service, beating = self.service, 0
@@ -83,7 +79,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Shop]]:
     (tmp_path / "app.py").write_text(APP)
 
     def _start(*arguments: str, inherited: socket.socket | None = None) -> Shop:
-        command = [python, "-m", "gunicorn", *arguments, "app:app"]
+        command = [python, "-m", "gunicorn", "--no-control-socket", *arguments, "app:app"]
         if inherited is not None:
             command = [python, "-c", AS_SYSTEMD_DOES, str(inherited.fileno()), *command]
         fds = () if inherited is None else (inherited.fileno(),)
