@@ -13,6 +13,7 @@ from typing import Any
 from agent import __version__
 from agent.budget import Cost, CostMeter
 from agent.clock import Clock
+from agent.identity import home_of
 from agent.ids import new_event_id
 from agent.kernel.figures import Figures
 from agent.kernel.kernel import Kernel, open_kernel
@@ -22,6 +23,7 @@ from agent.oom_beat import oom_beat
 from agent.probes import row
 from agent.procfs import ProcFs
 from agent.queue_beat import QueueBeat
+from agent.readings_beat import ReadingsBeat
 from agent.reporter import Reporter
 from agent.rollup import Rollup
 from agent.service import Service
@@ -78,6 +80,7 @@ class Daemon:
         self._kernel = Kernel((), (), None)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
+        self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
         self._figures: Mapping[str, Figures] = {}
         self._seen_lost: dict[str, int] = {}
         self._defect_told_us = 0
@@ -121,6 +124,7 @@ class Daemon:
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
         beats.append(self._ooms.oom_beat)
+        beats.append(self._readings.readings_beat)
         if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
         return beats
@@ -137,6 +141,7 @@ class Daemon:
             self._report_probe(probe, started)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
+        self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
         host = self._settings.host
         self._ooms = oom_beat(self._kernel, self._procfs, self._rollup, self._reporter, self._clock, host)
         for source in self._kernel.sources:
@@ -298,10 +303,13 @@ class Daemon:
 
 
 def _service_status(service: Service) -> dict[str, Any]:
+    home = home_of(service.cgroup)
     return {
         "name": service.name,
         "kind": service.kind,
         "master_pid": service.master_pid,
+        "unit": home.unit,
+        "container": home.container,
         "listeners": list(dict.fromkeys(listener.address for listener in service.listeners)),
         "workers": [
             {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agent import sentences
 from agent.deaths import SIGABRT, SIGKILL, certify, signal_evidence
+from agent.identity import home_of
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
 from agent.service import Birth, Service, Worker
 from agent.slots import Predecessor, Slots
@@ -21,8 +22,20 @@ NS_PER_TICK = 10_000_000
 OOM_CONFIRM_US = 2_000_000
 """How long a process that the OOM killer marked may take to end before the mark is told by itself."""
 
+TOMBSTONE_US = 5_000_000
+"""How long a process that ended is still known, so that late facts about it, or by it, find their service."""
+
 SIGNAL_EXPLAINS_US = 60_000_000
 """How long a control signal to a master explains what the master does to its workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tombstone:
+    """A worker, or a master (`worker` is None), that ended at `at_us`."""
+
+    service: Service
+    worker: Worker | None
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,7 @@ class Rollup:
         self.services: dict[int, Service] = {}
         self._slots: dict[str, Slots] = {}
         self._marked: dict[int, _Marked] = {}
+        self._tombstones: dict[int, _Tombstone] = {}
 
     # What is there.
 
@@ -53,6 +67,24 @@ class Rollup:
             if found is not None and start_ticks in (None, found.ref.start_ticks):
                 return found
         return None
+
+    def recent_worker(self, pid: int) -> Worker | None:
+        """The worker with this pid, also one that ended in the last seconds."""
+        living = self.worker(pid)
+        if living is not None:
+            return living
+        tombstone = self._tombstones.get(pid)
+        return None if tombstone is None else tombstone.worker
+
+    def recent_service(self, pid: int) -> Service | None:
+        """The service whose master or worker has this pid, or had it in the last seconds."""
+        if pid in self.services:
+            return self.services[pid]
+        worker = self.worker(pid)
+        if worker is not None:
+            return worker.service
+        tombstone = self._tombstones.get(pid)
+        return None if tombstone is None else tombstone.service
 
     def booting(self) -> Iterator[Worker]:
         """The workers that have not been seen ready."""
@@ -75,7 +107,7 @@ class Rollup:
             service=service,
             cause=cause,
             evidence=(Evidence("procfs", f"pid {service.master_pid} holds the heartbeat files of Gunicorn workers"),),
-            attrs={"master_pid": service.master_pid, "kind": service.kind, **_timeout(service)},
+            attrs={"master_pid": service.master_pid, "kind": service.kind, **_timeout(service), **_home(service)},
         )
         service.started_event = event.id
         return [event]
@@ -196,7 +228,10 @@ class Rollup:
         return [event]
 
     def tick(self, now_us: int) -> list[Event]:
-        """Tells of OOM marks whose process has not ended in time."""
+        """Tells of OOM marks whose process has not ended in time; forgets those long gone."""
+        for pid, tombstone in list(self._tombstones.items()):
+            if now_us - tombstone.at_us > TOMBSTONE_US:
+                del self._tombstones[pid]
         late = [m for m in self._marked.values() if now_us - m.at_us > OOM_CONFIRM_US]
         for mark in late:
             del self._marked[mark.record.pid]
@@ -232,7 +267,7 @@ class Rollup:
         return [*events, event]
 
     def _worker_oom(self, worker: Worker, marked: _Marked) -> Event:
-        allocator = self.worker(marked.record.allocator_pid)
+        allocator = self.recent_worker(marked.record.allocator_pid)
         return self._event(
             marked.at_us,
             "worker.oom_killed",
@@ -331,6 +366,7 @@ class Rollup:
     def _bury(self, worker: Worker, event: Event, *, owed: bool) -> None:
         service = worker.service
         del service.workers[worker.ref.pid]
+        self._tombstones[worker.ref.pid] = _Tombstone(service, worker, event.ts_us)
         predecessor = Predecessor(worker.ref.pid, event.id, event.ts_us)
         service.slots.leave(worker.ref.slot, predecessor, owed=owed and service.stopped_event is None)
         if service.stopped_event is not None and not service.workers:
@@ -340,6 +376,7 @@ class Rollup:
         """Forgets a master. While workers outlive it, the service stays known so that their ends are told."""
         service.stopped_event = event.id
         service.slots.forgive()
+        self._tombstones[service.master_pid] = _Tombstone(service, None, event.ts_us)
         if not service.workers:
             del self.services[service.master_pid]
 
@@ -369,6 +406,12 @@ class Rollup:
             evidence=evidence,
             attrs=attrs or {},
         )
+
+
+def _home(service: Service) -> dict[str, Scalar]:
+    home = home_of(service.cgroup)
+    named = {"unit": home.unit, "container": home.container}
+    return {name: value for name, value in named.items() if value}
 
 
 def _timeout(service: Service) -> dict[str, Scalar]:

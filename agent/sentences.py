@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.deaths import Certificate, sender_words
+from agent.identity import home_of
 from agent.kernel.records import ExitRecord, OomReason, OomRecord, SignalRecord
 from agent.service import Service, Worker
 from agent.slots import Predecessor
@@ -24,13 +25,14 @@ _SHORT_OF_MEMORY: Mapping[OomReason, str] = {
 
 def service_found(service: Service) -> str:
     """A master that had been running before the agent."""
-    return f"{service.name} is running: the agent found its {service.kind} master (pid {service.master_pid})."
+    master = f"{service.kind} master (pid {service.master_pid}{_home(service)})"
+    return f"{service.name} is running: the agent found its {master}."
 
 
 def service_started(service: Service) -> str:
     """A master whose start was seen."""
     where = f", listening on {_listening(service)}" if service.listeners else ""
-    return f"{service.name} started: {service.kind} master pid {service.master_pid}{where}."
+    return f"{service.name} started: {service.kind} master pid {service.master_pid}{_home(service)}{where}."
 
 
 def service_stopped(service: Service, record: ExitRecord, certificate: Certificate) -> str:
@@ -206,6 +208,11 @@ def _worker(worker: Worker) -> str:
 
 def _master(service: Service) -> str:
     return f"The master of {service.name} (pid {service.master_pid})"
+
+
+def _home(service: Service) -> str:
+    words = home_of(service.cgroup).words
+    return f", {words}" if words else ""
 
 
 def _listening(service: Service) -> str:

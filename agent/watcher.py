@@ -321,11 +321,9 @@ class Watcher:
         for _ in range(_ANCESTORS):
             if not ancestor:
                 break
-            worker = self._rollup.worker(ancestor)
-            if worker is not None:
-                return worker.service
-            if ancestor in self._rollup.services:
-                return self._rollup.services[ancestor]
+            service = self._rollup.recent_service(ancestor)
+            if service is not None:
+                return service
             ancestor = self._procfs.parent_pid(ancestor)
         process = self._procfs.process(pid)
         if process is None or process.cgroup in ("", "/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agent.rollup import OOM_CONFIRM_US, Rollup
+from agent.rollup import OOM_CONFIRM_US, TOMBSTONE_US, Rollup
 from agent.service import Birth, Service
 from agent.wire import event_from_json, event_to_json
 
@@ -82,6 +82,46 @@ def test_a_siblings_allocation_is_named(rollup: Rollup, shop: Service, exit_reco
     rollup.oom_marked(oom_record(200, 201), SECOND_US, service=None)
     killed, _ = rollup.exited(exit_record(200, 9), SECOND_US)
     assert "because its sibling worker 1 (pid 201) asked for memory" in killed.text
+
+
+def test_a_process_that_just_ended_is_still_known(
+    rollup: Rollup, shop: Service, exit_record: Build, oom_record: Build
+) -> None:
+    """The sibling whose allocation killed the other ended before the other's end was heard."""
+    rollup.service_appeared(shop, 0, started=False, parent_pid=1)
+    _born(rollup, shop, 200, 0)
+    _born(rollup, shop, 201, 0)
+    rollup.oom_marked(oom_record(200, 201), SECOND_US, service=None)
+    rollup.exited(exit_record(201, 9), SECOND_US)
+    killed, _ = rollup.exited(exit_record(200, 9), SECOND_US)
+    assert "because its sibling worker 1 (pid 201) asked for memory" in killed.text
+    assert rollup.recent_service(201) is shop
+    rollup.tick(SECOND_US + TOMBSTONE_US + 1)
+    assert rollup.recent_service(201) is None
+    assert rollup.recent_worker(200) is None
+
+
+def test_where_a_service_lives_is_said(rollup: Rollup, shop: Service) -> None:
+    shop.cgroup = f"/system.slice/docker-{'ab' * 32}.scope"
+    (found,) = rollup.service_appeared(shop, 0, started=False, parent_pid=1)
+    assert "container abababababab)" in found.text
+    assert found.attrs["container"] == "abababababab"
+    assert "unit" not in found.attrs
+
+
+def test_the_oom_killers_decision_is_told(rollup: Rollup, shop: Service, exit_record: Build, oom_record: Build) -> None:
+    rollup.service_appeared(shop, 0, started=False, parent_pid=1)
+    _born(rollup, shop, 200, 0)
+    decision = {"constraint": 2, "points": 5000, "total_bytes": 2**30, "chosen_pid": 300, "group": 1}
+    rollup.oom_marked(oom_record(200, 201, limit_bytes=0, **decision), SECOND_US, service=None)
+    killed, _ = rollup.exited(exit_record(200, 9), SECOND_US)
+    assert "the memory nodes of the allocating cpuset had none left" in killed.text
+    assert "(memory.oom.group): the choice had been pid 300" in killed.text
+    assert (killed.attrs["constraint"], killed.attrs["score_pages"], killed.attrs["group_kill"]) == (
+        "cpuset",
+        5000,
+        True,
+    )
 
 
 def test_without_a_full_cgroup_the_host_was_short(

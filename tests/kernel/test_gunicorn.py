@@ -74,14 +74,16 @@ def gunicorn(python: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.
     """Starts a Gunicorn of `module` in a folder of its own; `titles=False` hides setproctitle from it."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(name: str, *extra: str, titles: bool = True, module: bool = True) -> subprocess.Popen[bytes]:
+    def start(
+        name: str, *extra: str, titles: bool = True, module: bool = True, inside: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "app.py").write_text(APP)
         if not titles:
             (folder / "setproctitle.py").write_text("raise ImportError('hidden by the test')")
         how = ["-m", "gunicorn"] if module else [str(python.with_name("gunicorn"))]
-        command = [str(python), *how, "-b", f"127.0.0.1:{free_port()}", *extra, "app:app"]
+        command = [*inside, str(python), *how, "-b", f"127.0.0.1:{free_port()}", *extra, "app:app"]
         log = (folder / "log").open("wb")
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
@@ -89,9 +91,16 @@ def gunicorn(python: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.
 
     yield start
     for process in started:
-        process.terminate()
+        (process.kill if process.args[0] == "unshare" else process.terminate)()
     for process in started:
         process.wait()
+
+
+IN_A_CONTAINER = (
+    *("unshare", "--pid", "--net", "--mount", "--fork", "--kill-child=KILL", "--mount-proc"),
+    *("sh", "-c", 'ip link set lo up; "$@" & wait $!', "sh"),
+)
+"""Namespaces of its own for processes, network and mounts, as a container has: inside, pids begin at 1."""
 
 
 def _count(events: list[Event], kind: str) -> int:
@@ -186,3 +195,33 @@ def test_recycling_is_no_alarm(ear: Any, gunicorn: Any) -> None:
     events = host.until(lambda events: _count(events, "worker.ready") == 2)
     (exited,) = [event for event in events if event.kind == "worker.exited"]
     assert (exited.attrs["death"], exited.severity) == ("clean_exit", "info")
+
+
+def test_a_service_in_namespaces_of_its_own(ear: Any, gunicorn: Any) -> None:
+    """Pids are the host's, the listener is found in its own network, and a kill from inside names its sender."""
+    host = Host(ear.source, "apart")
+    gunicorn("apart", "-w", "2", inside=IN_A_CONTAINER)
+    events = host.until(lambda events: _count(events, "worker.ready") == 2)
+    (up,) = [event for event in events if event.kind == "service.started"]
+    master = up.attrs["master_pid"]
+    assert ProcFs(Path("/proc")).runs_python(int(master))
+    (listener,) = host.rollup.services[int(master)].listeners
+    assert listener.address.startswith("tcp 127.0.0.1:")
+    victim = min(host.rollup.services[int(master)].workers)
+    inside = _pid_inside(victim)
+    killer = subprocess.Popen(
+        ["nsenter", f"--target={master}", "--pid", "--mount", "sh", "-c", f"kill -9 {inside}; exit 0"]
+    )
+    killer.wait()
+    events = host.until(lambda events: _count(events, "worker.exited") == 1 and _count(events, "worker.ready") == 3)
+    (died,) = [event for event in events if event.kind == "worker.exited"]
+    assert died.worker is not None
+    assert died.worker.pid == victim
+    assert died.attrs["death"] in ("killed_by_person", "killed_by_process")
+    assert died.attrs["sender"] == "sh"
+
+
+def _pid_inside(pid: int) -> str:
+    """The pid that a process has in its own pid namespace."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
