@@ -5,6 +5,7 @@ A process can end between any two reads: every reader answers None, or nothing, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -338,8 +339,33 @@ def _unescaped(word: str) -> str:
 
 def own_capabilities() -> int:
     """The capabilities that this process has in effect, one bit each, numbered as in capability(7)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return own_capability_sets()["CapEff"]
+
+
+def own_capability_sets() -> dict[str, int]:
+    """The capability sets of this thread as /proc names them (CapEff, CapPrm, CapBnd, …), one bit for each capability."""
+    return _capability_sets("/proc/thread-self/status")
+
+
+def own_threads() -> dict[int, dict[str, int]]:
+    """The capability sets of every thread of this process, by its id."""
+    found = {}
+    for name in os.listdir("/proc/self/task"):
+        with contextlib.suppress(*_GONE):
+            found[int(name)] = _capability_sets(f"/proc/self/task/{name}/status")
+    return found
+
+
+def own_oom_score_adj() -> int:
+    """What the kernel's OOM killer adds to this process's score, from -1000 (never chosen) to 1000."""
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
+
+
+def set_own_oom_score_adj(value: int) -> None:
+    """Changes it, for the children to come as well; raises OSError, for a lower value without CAP_SYS_RESOURCE."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(value))
 
 
 def foreign_namespaces() -> tuple[str, ...]:
@@ -354,6 +380,12 @@ def own_descriptor(fd: int) -> dict[str, str]:
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
         pairs = (line.partition(":") for line in file)
         return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _capability_sets(path: str) -> dict[str, int]:
+    with open(path, encoding="ascii", errors="replace") as file:
+        pairs = (line.split() for line in file if line.startswith("Cap"))
+        return {name.removesuffix(":"): int(mask, 16) for name, mask in pairs}
 
 
 def _tcp_address(raw: str) -> str:

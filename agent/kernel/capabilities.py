@@ -1,0 +1,102 @@
+"""What the kernel lets this process do: its capability sets, read and given away. See capability(7).
+
+The kernel keeps the sets for each thread. A new thread gets those of the one that starts it, so giving away is for the
+time before there are others; `threads_with_more` tells of any that were too early.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Collection, Iterable
+from enum import IntEnum
+
+from agent.procfs import own_capability_sets, own_threads
+
+
+class Capability(IntEnum):
+    """The capabilities that some part of the agent can use, by the kernel's numbers."""
+
+    DAC_READ_SEARCH = 2
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    NET_ADMIN = 12
+    SYS_PTRACE = 19
+    SYS_ADMIN = 21
+    SYS_RESOURCE = 24
+    PERFMON = 38
+    BPF = 39
+
+    def __str__(self) -> str:
+        return f"CAP_{self.name}"
+
+
+class CapabilityError(OSError):
+    """The kernel did not let the process give capabilities away; the text says which step."""
+
+
+_VERSION_3 = 0x20080522
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_LOW = 0xFFFFFFFF
+
+
+def permitted() -> frozenset[Capability]:
+    """Of the capabilities that the agent can use, those that this thread may use."""
+    return _from_mask(own_capability_sets()["CapPrm"])
+
+
+def keep_only(kept: Collection[Capability]) -> None:
+    """Gives everything else away for good, in this thread and those that it starts, and in programs that it runs.
+
+    `kept` capabilities that the process does not have stay away. The bounding set is trimmed only with CAP_SETPCAP;
+    without it, no-new-privileges alone keeps programs from gaining any. Raises CapabilityError.
+    """
+    before = own_capability_sets()
+    mask = _to_mask(kept) & before["CapPrm"]
+    if Capability.SETPCAP in _from_mask(before["CapEff"]):
+        for number in _numbers(before["CapBnd"] & ~mask):
+            _prctl("drop from the bounding set", _PR_CAPBSET_DROP, number)
+    _prctl("clear the ambient set", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _capset(effective=mask, permitted=mask)
+    _prctl("set no-new-privileges", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def threads_with_more(kept: Collection[Capability]) -> tuple[int, ...]:
+    """Threads of this process that may use more than these."""
+    allowed = _to_mask(kept)
+    return tuple(tid for tid, sets in own_threads().items() if sets["CapPrm"] & ~allowed)
+
+
+def _capset(*, effective: int, permitted: int) -> None:
+    """Sets both sets of this thread, and empties the inheritable one."""
+    header = struct.pack("=Ii", _VERSION_3, 0)
+    data = struct.pack("=6I", effective & _LOW, permitted & _LOW, 0, effective >> 32, permitted >> 32, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, data):
+        raise _error("set the capabilities")
+
+
+def _prctl(what: str, option: int, argument: int) -> None:
+    unused = ctypes.c_ulong(0)
+    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(argument), unused, unused, unused):
+        raise _error(what)
+
+
+def _error(what: str) -> CapabilityError:
+    number = ctypes.get_errno()
+    return CapabilityError(number, f"the kernel did not {what}: {os.strerror(number)}")
+
+
+def _to_mask(capabilities: Iterable[Capability]) -> int:
+    return sum(1 << capability for capability in frozenset(capabilities))
+
+
+def _from_mask(mask: int) -> frozenset[Capability]:
+    return frozenset(capability for capability in Capability if mask >> capability & 1)
+
+
+def _numbers(mask: int) -> list[int]:
+    return [number for number in range(mask.bit_length()) if mask >> number & 1]
