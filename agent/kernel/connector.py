@@ -109,18 +109,17 @@ class ConnectorSource:
         return ForkRecord(event.at_ns, start_ns, event.pid, event.parent_pid, role)
 
     def _executed(self, event: Executed) -> ExecRecord | None:
+        """A program that is gone again before its name was read is taken for no interpreter, which takes longer."""
         known = self._tracked.get(event.pid)
         before = known.role if known is not None else Role.NONE
         exe = self._procfs.binary_name(event.pid)
-        start_ns = self._start_ns(event.pid, event.at_ns) if exe else None
-        if start_ns is None:
-            return None
         after = _role_after_exec(before, is_interpreter=exe.startswith(_INTERPRETERS))
         if after is Role.NONE:
             if known is not None:
                 self._unfollow(event.pid)
             return None
-        if before is after is Role.HELPER:
+        start_ns = self._start_ns(event.pid, event.at_ns) or (known.start_ns if known is not None else None)
+        if start_ns is None or before is after is Role.HELPER:
             return None
         process = self._procfs.process(event.pid)
         parent_pid = process.parent_pid if process is not None else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from agent.procfs import ProcFs
 
 ALL = "fork=netlink,exec=netlink,exit=netlink"
 TIMES = 23
+WAIT_S = 60.0
 
 FORK_THEM = f"""
 import os, sys
@@ -94,6 +96,24 @@ def _write(process: subprocess.Popen[bytes], text: bytes) -> None:
     process.stdin.flush()
 
 
+def _ended_child(status: int) -> int:
+    """A child of this process that has come and gone."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(status)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def _until_gone(source: ConnectorSource, pid: int) -> list[Record]:
+    """The records up to the end of a process, which the kernel tells a moment after its parent knows."""
+    records: list[Record] = []
+    while not _of(records, ExitRecord, pid):
+        assert select.select([source.fd], [], [], WAIT_S)[0], records
+        records += source.read()
+    return records
+
+
 def _of(records: list[Record], kind: type, pid: int) -> list[Any]:
     return [record for record in records if isinstance(record, kind) and record.pid == pid]
 
@@ -145,16 +165,23 @@ def test_a_process_that_is_gone_at_once_is_told_with_what_is_known(source: Any) 
     """Read only after its parent has reaped it, so that /proc has nothing left."""
     heard = source()
     heard.track(os.getpid(), 0, Role.MASTER)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(3)
-    os.waitpid(pid, 0)
-    records = heard.read()
+    pid = _ended_child(3)
+    records = _until_gone(heard, pid)
     (born,) = _of(records, ForkRecord, pid)
     (gone,) = _of(records, ExitRecord, pid)
     assert (born.role, born.start_ns) == (Role.WORKER, born.at_ns)
     assert (gone.wait_status, gone.start_ns) == (3 << 8, born.start_ns)
     assert (gone.cpu_ns, gone.peak_rss_bytes, gone.uid) == (None, None, None)
+
+
+def test_a_program_that_is_gone_at_once_is_no_service(source: Any) -> None:
+    """A candidate's child that becomes `false` is not followed to its end, though /proc could not name it in time."""
+    heard = source()
+    heard.track(os.getpid(), 0, Role.CANDIDATE)
+    gone = subprocess.Popen(["false"])
+    gone.wait()
+    records = _until_gone(heard, _ended_child(0))
+    assert [type(record) for record in records if record.pid == gone.pid] == [ForkRecord]
 
 
 def test_threads_are_no_processes_and_wake_nobody(listen: Any, python: Any) -> None:
@@ -238,26 +265,18 @@ def test_beside_bpf_each_record_comes_once(listen: Any, python: Any, rungs: str)
 
 
 def test_a_full_buffer_is_counted_and_heard_beyond(source: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(process_events, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(process_events, "BUFFER_BYTES", 16384)
     heard = source()
     heard.track(os.getpid(), 0, Role.MASTER)
-    forked = []
-    for _ in range(TIMES):
-        forked.append(os.fork())
-        if forked[-1] == 0:
-            os._exit(0)
-        os.waitpid(forked[-1], 0)
+    forked = [_ended_child(0) for _ in range(10 * TIMES)]
     records = heard.read()
     lost = heard.counts()["lifecycle"].lost
     ours = [r for r in records if r.pid in forked]
-    assert 0 < len(ours) < 2 * TIMES
-    assert lost >= 2 * TIMES - len(ours)
+    assert 0 < len(ours) < 20 * TIMES
+    assert lost >= 20 * TIMES - len(ours) - 1  # the last death may be on its way
     heard.track(os.getpid(), 0, Role.MASTER)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert [type(r) for r in heard.read() if r.pid == pid] == [ForkRecord, ExitRecord]
+    pid = _ended_child(0)
+    assert [type(r) for r in _until_gone(heard, pid) if r.pid == pid] == [ForkRecord, ExitRecord]
 
 
 def test_a_table_that_is_full_says_so(source: Any, monkeypatch: Any) -> None:
