@@ -72,6 +72,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """Memory of a process in bytes: `pss` counts a page that n processes share as 1/n, `uss` only those it has alone."""
+
+    pss_bytes: int
+    uss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Remains:
     """What /proc shows of a process that ends or has ended: `is_dead` from the moment on when its parent may reap it."""
 
@@ -254,6 +262,15 @@ class ProcFs:
             return None
         ticks = int(fields[1][11]) + int(fields[1][12])
         return Usage(ticks * _NS_PER_TICK, int(memory.split()[1]) * PAGE_BYTES)
+
+    def shares(self, pid: int) -> Shares | None:
+        """The process's share of memory, or None when it is gone. Dear: the kernel walks all its page tables."""
+        words = [line.split() for line in self._read(pid, "smaps_rollup").splitlines()[1:]]
+        sizes = {name: int(kib) * 1024 for name, kib, _unit in words}
+        if "Pss:" not in sizes:
+            return None
+        alone = sizes["Private_Clean:"] + sizes["Private_Dirty:"] + sizes.get("Private_Hugetlb:", 0)
+        return Shares(sizes["Pss:"], alone)
 
     def remains(self, pid: int, start_ticks: int) -> Remains | None:
         """What is left of this very process, or None when its parent has reaped it."""

@@ -81,6 +81,19 @@ METRICS: Mapping[str, str] = {
     "queue.wait_mean_ms_estimated": "Mean wait by Little's law over the last 10 s, in ms, where accepts are not heard.",
     "queue.overflows": "TCP handshake packets dropped, or unix connects refused, by a full queue within one second.",
     "queue.blocked": "Connects to a unix socket that found its queue full within one second and waited for room.",
+    "worker.rss_anon_bytes": "Resident memory of a worker or master that no file backs, in bytes.",
+    "worker.rss_file_bytes": "Resident memory of a worker or master that files back, in bytes.",
+    "worker.rss_shmem_bytes": "Resident shared memory (tmpfs, shm) of a worker or master, in bytes.",
+    "worker.swap_bytes": "Memory of a worker or master that is swapped out, in bytes.",
+    "worker.pss_bytes": "Memory of a worker or master with shared pages divided among their users, in bytes; looked at seldom.",
+    "worker.uss_bytes": "Memory that a worker or master shares with no process, in bytes; looked at seldom.",
+    "worker.cpu_percent": "CPU that a worker or master used between two readings, in per cent of one core.",
+    "worker.run_delay_percent": "Time its threads waited for a CPU between two readings, in per cent of that time.",
+    "worker.threads": "Threads of a worker or master.",
+    "worker.minor_faults": "Page faults of a worker or master that read no disk, per second.",
+    "worker.major_faults": "Page faults of a worker or master that read a disk, per second.",
+    "worker.ctx_voluntary": "Context switches of a worker or master because it waited for something, per second.",
+    "worker.ctx_involuntary": "Context switches of a worker or master because another took the CPU, per second.",
 }
 """Every metric there is, with its meaning and unit in one sentence."""
 

@@ -79,4 +79,74 @@ static __always_inline __u64 mm_counter_bytes(struct mm_struct *mm, int index)
 	return pages > 0 ? pages * PAGE_BYTES : 0;
 }
 
+static __always_inline const struct percpu_counter *mm_counter_at(const struct mm_struct *mm, int index)
+{
+	return (const void *)mm + bpf_core_field_offset(struct mm_struct, rss_stat) +
+	       index * bpf_core_type_size(struct percpu_counter);
+}
+
+/* Since 6.6 the per-CPU parts of the four counters lie side by side: one read for each CPU takes them all. */
+static __always_inline __s32 *parts_side_by_side(const struct mm_struct *mm)
+{
+	__s32 *parts = BPF_CORE_READ(mm_counter_at(mm, 0), counters);
+
+	for (int i = 1; i < NR_MM_COUNTERS; i++)
+		if (BPF_CORE_READ(mm_counter_at(mm, i), counters) != parts + i)
+			return NULL;
+	return parts;
+}
+
+static __always_inline void add_percpu_parts(const __s32 *parts, __s64 pages[NR_MM_COUNTERS])
+{
+	unsigned int cpus = 0;
+
+	if (!__per_cpu_offset || !&nr_cpu_ids || bpf_probe_read_kernel(&cpus, sizeof(cpus), &nr_cpu_ids))
+		return;
+	for (unsigned int cpu = 0; cpu < MAX_CPUS; cpu++) {
+		__s32 part[NR_MM_COUNTERS] = {};
+		unsigned long offset = 0;
+
+		if (cpu >= cpus)
+			break;
+		if (bpf_probe_read_kernel(&offset, sizeof(offset), &__per_cpu_offset[cpu]))
+			break;
+		if (bpf_probe_read_kernel(part, sizeof(part), (void *)parts + offset))
+			break;
+		for (int i = 0; i < NR_MM_COUNTERS; i++)
+			pages[i] += part[i];
+	}
+}
+
+/* All counters of a process at once, indexed by enum mm_counter. The branches share nothing, so that the compiler moves
+ * no look at a structure out of the one for the kernels that have it. */
+static __always_inline void mm_counters_bytes(struct mm_struct *mm, __u64 bytes[NR_MM_COUNTERS])
+{
+	__s64 pages[NR_MM_COUNTERS] = {};
+
+	if (bpf_core_type_exists(struct mm_rss_stat___before_6_2)) {
+		bpf_probe_read_kernel(pages, sizeof(pages), &((struct mm_struct___before_6_2 *)mm)->rss_stat);
+	} else {
+		const __s32 *parts = parts_side_by_side(mm);
+
+		for (int i = 0; i < NR_MM_COUNTERS; i++)
+			pages[i] = parts ? BPF_CORE_READ(mm_counter_at(mm, i), count) : percpu_sum(mm_counter_at(mm, i));
+		if (parts)
+			add_percpu_parts(parts, pages);
+	}
+	for (int i = 0; i < NR_MM_COUNTERS; i++)
+		bytes[i] = pages[i] > 0 ? pages[i] * PAGE_BYTES : 0;
+}
+
+/* How long a thread has waited for a CPU; kernels without CONFIG_SCHED_INFO do not count it, and some that could do
+ * not when told so at boot: then no thread has ever been counted as run. */
+static __always_inline int has_run_delay(const struct task_struct *task)
+{
+	return bpf_core_field_exists(task->sched_info.pcount) && BPF_CORE_READ(task, sched_info.pcount);
+}
+
+static __always_inline __u64 run_delay_ns(const struct task_struct *task)
+{
+	return bpf_core_field_exists(task->sched_info.run_delay) ? BPF_CORE_READ(task, sched_info.run_delay) : 0;
+}
+
 #endif

@@ -102,6 +102,10 @@ struct mm_struct {
 	struct percpu_counter rss_stat[NR_MM_COUNTERS];
 };
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct tty_struct {
 	char name[64];
 };
@@ -110,9 +114,15 @@ struct signal_struct {
 	struct {
 		int counter;
 	} live;
+	int nr_threads;
+	struct list_head thread_head;
 	int group_exit_code;
 	unsigned int flags;
 	short oom_score_adj;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	unsigned long min_flt;
+	unsigned long maj_flt;
 	unsigned long maxrss;
 	unsigned long long sum_sched_runtime;
 	struct tty_struct *tty;
@@ -130,10 +140,20 @@ struct sched_entity {
 	__u64 sum_exec_runtime;
 };
 
+struct sched_info { /* empty without CONFIG_SCHED_INFO */
+	unsigned long pcount;
+	unsigned long long run_delay;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	struct list_head thread_node;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	unsigned long min_flt;
+	unsigned long maj_flt;
 	__u64 start_boottime;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
@@ -142,7 +162,19 @@ struct task_struct {
 	struct css_set *cgroups;
 	const struct cred *cred;
 	struct sched_entity se;
+	struct sched_info sched_info;
 	char comm[16];
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 struct kernel_siginfo {

@@ -10,6 +10,7 @@
 
 #include "events.h"
 #include "queue_types.h"
+#include "reading_types.h"
 #include "kernel_types.h"
 
 #include "kernel_fixes.bpf.h"
@@ -20,5 +21,6 @@
 #include "signals.bpf.h"
 #include "queues.bpf.h"
 #include "queue_overflow.bpf.h"
+#include "readings.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";

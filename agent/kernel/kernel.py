@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from agent.kernel.climb import CORE_MEANS, Refusals, climb
+from agent.kernel.climb import CORE_MEANS, Climbed, Refusals, climb
 from agent.kernel.connector import LIFECYCLE, ConnectorSource
 from agent.kernel.diag import DiagError, QueueDiag
 from agent.kernel.figures import Counts, Figures, figures_of
@@ -15,12 +16,13 @@ from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
 from agent.kernel.process_events import ConnectorError
 from agent.kernel.queues import Hearing, QueueReading, Queues
+from agent.kernel.readings import PROGRAM, Reading, TaskReader
 from agent.kernel.reasons import BTF, in_words, may_use_bpf
 from agent.kernel.records import Record, Role
 from agent.kernel.source import BpfSource
 from agent.procfs import ProcFs
 
-WITHOUT_BPF: frozenset[Means] = frozenset({"counters", "scan"})
+WITHOUT_BPF: frozenset[Means] = frozenset({"counters", "psutil", "scan"})
 """Means that the agent has without opening anything."""
 
 
@@ -54,6 +56,7 @@ class Kernel:
         sources: Sequence[Source],
         bpf: BpfSource | None,
         diag: QueueDiag | None = None,
+        tasks: TaskReader | None = None,
     ) -> None:
         self.probes = tuple(probes)
         self.sources = tuple(sources)
@@ -62,6 +65,7 @@ class Kernel:
         always = any(probe.signal == "queue" and probe.means == "diag" for probe in probes)
         hearing = Hearing.by(programs, looks=diag is not None, always_looks=always)
         self._queues = Queues(None if bpf is None else bpf.listeners, diag, hearing)
+        self._tasks = tasks
 
     def probe(self, signal: str) -> Probe:
         """How the signal is heard."""
@@ -110,6 +114,13 @@ class Kernel:
         """What is known of each watched listener's queue, by inode. `second` is the running one of the boot clock."""
         return self._queues.read(second)
 
+    def read_tasks(self) -> list[Reading]:
+        """Memory, CPU and waiting of every followed master and worker; none where no iterator can be had.
+
+        Raises BpfError.
+        """
+        return [] if self._tasks is None else self._tasks.read()
+
     def counts(self) -> dict[str, Counts]:
         """Records of each kind since the start, over all sources; `tracked` counts processes that did not fit."""
         total: dict[str, Counts] = {}
@@ -138,11 +149,13 @@ def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None, pr
     `wishes` names the only means that a signal may take; the others take the best there is.
     """
     wishes, procfs = wishes or {}, procfs or ProcFs()
-    bpf, taken, why_not = _open_core(object_path, wishes)
+    bpf, tasks, taken, why_not = _open_core(object_path, wishes)
     sources: list[Source] = [] if bpf is None else [bpf]
     sources += _open_connector(taken, wishes, procfs, bpf, why_not)
     if procfs.oom_kills() is None:
         why_not.refuse(_rung("oom", "counters"), "this kernel does not count OOM kills")
+    if find_spec("psutil") is None:
+        why_not.refuse(_rung("readings", "psutil"), "the package psutil is not installed")
     for signal, rungs in LADDERS.items():
         for rung in rungs:
             fits = rung.means in WITHOUT_BPF and wishes.get(signal) in (None, rung.means)
@@ -150,7 +163,7 @@ def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None, pr
                 taken[signal] = rung
     diag = _open_diag(taken, wishes, why_not)
     probes = [_probe(signal, taken.get(signal), wishes.get(signal), why_not) for signal in LADDERS]
-    return Kernel(probes, sources, bpf, diag)
+    return Kernel(probes, sources, bpf, diag, tasks)
 
 
 class _WhyNot:
@@ -171,25 +184,49 @@ class _WhyNot:
         return self._refusals.rungs.get(rung, "")
 
 
-def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> tuple[BpfSource | None, dict[str, Rung], _WhyNot]:
+_Core: TypeAlias = tuple[BpfSource | None, TaskReader | None, dict[str, Rung], _WhyNot]
+
+
+def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> _Core:
     """The prebuilt object, as much of it as the kernel takes."""
     if not BTF.exists():
-        return None, {}, _WhyNot(core=f"this kernel has no BTF ({BTF} is not there)")
+        return _no_core(f"this kernel has no BTF ({BTF} is not there)")
     if not may_use_bpf():
-        return None, {}, _WhyNot(core=in_words(1, "BPF is not permitted"))
+        return _no_core(in_words(1, "BPF is not permitted"))
     try:
         types = TypeInformation(object_path.read_bytes())
         library = Libbpf()
         climbed = climb(library, object_path, wishes)
     except FileNotFoundError:
-        return None, {}, _WhyNot(core=f"the BPF object {object_path} is not built; run ./reflex setup or make -C bpf")
+        return _no_core(f"the BPF object {object_path} is not built; run ./reflex setup or make -C bpf")
     except LayoutError as error:
-        return None, {}, _WhyNot(core=f"the BPF object {object_path} cannot be used: {error}")
+        return _no_core(f"the BPF object {object_path} cannot be used: {error}")
     except LibbpfMissingError as error:
-        return None, {}, _WhyNot(core=str(error))
+        return _no_core(str(error))
     except BpfError as error:
-        return None, {}, _WhyNot(core=in_words(error.errno, error.strerror or str(error)))
-    return BpfSource(library, climbed.object, types), dict(climbed.rungs), _WhyNot(climbed.refusals)
+        return _no_core(in_words(error.errno, error.strerror or str(error)))
+    tasks = _open_tasks(climbed, types)
+    taken = {signal: rung for signal, rung in climbed.rungs.items() if not climbed.refusals.of(rung)}
+    return BpfSource(library, climbed.object, types), tasks, taken, _WhyNot(climbed.refusals)
+
+
+def _no_core(why: str) -> _Core:
+    return None, None, {}, _WhyNot(core=why)
+
+
+def _open_tasks(climbed: Climbed, types: TypeInformation) -> TaskReader | None:
+    """The reader of processes, if its rung was reached; what keeps it from reading is noted as a refusal."""
+    rung = climbed.rungs.get("readings")
+    if rung is None:
+        return None
+    try:
+        climbed.object.attach_iterator(PROGRAM)
+        return TaskReader(climbed.object, types)
+    except LayoutError as error:
+        climbed.refusals.rungs[rung] = str(error)
+    except BpfError as error:
+        climbed.refusals.rungs[rung] = in_words(error.errno, error.strerror or str(error))
+    return None
 
 
 def _open_connector(

@@ -200,7 +200,12 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
     ),
     "readings": (
         Rung("iterator", "iter/task", ("read_tasks",), iterator="task"),
-        Rung("psutil", "psutil", state="degraded", blind="run-queue wait is not known and each reading costs more"),
+        Rung(
+            "psutil",
+            "psutil",
+            state="degraded",
+            blind="run-queue wait, faults, swap and file memory are not known, and each reading costs far more",
+        ),
     ),
 }
 """The signals and their rungs, best first."""

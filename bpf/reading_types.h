@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* What one look at a tracked process tells. Like events.h, this is the only declaration: the agent reads the layout
+ * from the object's own BTF. */
+#ifndef REFLEX_READING_TYPES_H
+#define REFLEX_READING_TYPES_H
+
+/* Bits of `known`: a field whose bit is missing means nothing. */
+enum reading_part {
+	READING_MEMORY = 1,    /* the four sizes */
+	READING_THREADS = 2,   /* all that is summed over threads: every one of them was visited */
+	READING_RUN_DELAY = 4, /* of the threads that live; needs READING_THREADS, too */
+};
+
+/* A row of what the iterator writes. Sums are over all threads and since the process began; those that ended are
+ * included in all but `run_delay_ns`, for the kernel forgets how long they waited. */
+struct task_reading {
+	__u64 start_ns;
+	__u64 cpu_ns; /* user and system */
+	__u64 run_delay_ns; /* waiting for a CPU while ready to run */
+	__u64 anon_bytes;
+	__u64 file_bytes;
+	__u64 shmem_bytes;
+	__u64 swap_bytes;
+	__u64 minor_faults;
+	__u64 major_faults;
+	__u64 voluntary_switches;
+	__u64 involuntary_switches;
+	__u32 pid;
+	__u32 threads;
+	__u32 known;
+	__u32 padding;
+};
+
+#endif
