@@ -15,7 +15,7 @@ from benchmarks.options import Options
 from benchmarks.tools import netdata, process_exporter, psutil_loop, reflexd
 from benchmarks.tools.tool import MissingTool, Watch
 
-TITLE = "CPU and memory of reflexd, psutil, process-exporter and netdata with 200 idle workers"
+TITLE = "CPU and memory of reflexd, psutil, process-exporter and netdata while they watch idle workers"
 SERVICES = 4
 SETTLE_S = 10.0
 MEASURE_S, QUICK_S = 60, 5
