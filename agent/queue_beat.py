@@ -76,6 +76,7 @@ class QueueBeat:
         self._before: dict[int, QueueReading] = {}
         self._told_until = 0
         self._ticks = 0
+        self._services: tuple[int, ...] = ()
 
     async def queue_beat(self) -> None:
         """Ticks for ever, each time right after a second of the boot clock has ended."""
@@ -89,10 +90,12 @@ class QueueBeat:
 
     def tick(self) -> None:
         """Tells of everything up to the last second that is over."""
-        if self._ticks % REFRESH_EVERY_TICKS == 0:
+        services = tuple(self._rollup.services)
+        if self._ticks % REFRESH_EVERY_TICKS == 0 or services != self._services:
             self._keeper.refresh(self._rollup.services.values())
+            self._arrange()
+        self._services = services
         self._ticks += 1
-        self._arrange()
         second = self._clock.boot_second()
         readings = self._kernel.queues(second)
         for queue in self._queues.values():
@@ -110,7 +113,7 @@ class QueueBeat:
                 if listener.inode not in seen:
                     seen.add(listener.inode)
                     inodes.setdefault((service.name, listener.address), []).append(listener.inode)
-                    self._kernel.watch_listener(listener.inode, self._keeper.holder(service, listener.inode))
+                    self._kernel.watch_listener(listener.inode, self._keeper.holder(listener.inode))
         for inode in self._before.keys() - seen:
             self._kernel.forget_listener(inode)
         self._queues = {key: self._queue(key, tuple(sorted(group))) for key, group in inodes.items()}

@@ -108,6 +108,7 @@ class Queues:
         self._diag = diag
         self._watched: dict[int, _Watched] = {}
         self._look_failed = ""
+        self._is_full_told = False
         self.hearing = hearing
 
     def watch(self, inode: int, holder_pid: int | None = None) -> None:
@@ -119,6 +120,9 @@ class Queues:
             self._watched[inode] = _Watched(holder_pid)
             if self._table is not None:
                 self._table.watch(inode)
+        elif not self._is_full_told:
+            self._is_full_told = True
+            log.warning("more than %d listeners: the accept queues of further ones are not watched", MAX_LISTENERS)
 
     def forget(self, inode: int) -> None:
         """Follows it no more."""

@@ -98,7 +98,7 @@ def test_workers_share_their_masters_socket(start: Callable[..., Shop]) -> None:
     shop = start("-w", "2", "-b", f"127.0.0.1:{port}")
     (listener,) = shop.until(lambda listeners: len(listeners) == 1, workers=2)
     assert listener.address == f"tcp 127.0.0.1:{port}"
-    assert shop.keeper.holder(shop.service, listener.inode) == shop.service.master_pid
+    assert shop.keeper.holder(listener.inode) == shop.service.master_pid
 
 
 def test_by_reuse_port_each_worker_has_a_socket_of_its_own(start: Callable[..., Shop]) -> None:
@@ -106,7 +106,7 @@ def test_by_reuse_port_each_worker_has_a_socket_of_its_own(start: Callable[..., 
     shop = start("-w", "2", "--reuse-port", "-b", f"127.0.0.1:{port}")
     listeners = shop.until(lambda listeners: len(listeners) == 2, workers=2)
     assert {listener.address for listener in listeners} == {f"tcp 127.0.0.1:{port}"}
-    holders = {shop.keeper.holder(shop.service, listener.inode): listener for listener in listeners}
+    holders = {shop.keeper.holder(listener.inode): listener for listener in listeners}
     assert holders.keys() == shop.service.workers.keys()
     victim = min(holders)
     os.kill(victim, signal.SIGKILL)

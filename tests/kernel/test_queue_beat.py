@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -115,6 +116,18 @@ def test_a_queue_that_fills_and_empties(host: Host, kernel: Kernel, kind: str, t
     elif kernel.probe("queue_wait").means == "tp_btf":
         assert host.values("queue.wait_mean_ms_estimated") != []
         assert host.values("queue.wait_mean_ms") == []
+
+
+async def test_the_beat_itself(host: Host, kernel: Kernel, tmp_path: Path) -> None:
+    with listening("unix", tmp_path / "sockets") as listener:
+        beat = asyncio.create_task(_beat(host, kernel).queue_beat())
+        async with asyncio.timeout(20):
+            while not host.told()[1]:
+                connect(listener).close()
+                await asyncio.sleep(0.02)
+        beat.cancel()
+        await asyncio.gather(beat, return_exceptions=True)
+    assert max(host.values("queue.depth_peak")) >= 1
 
 
 def test_an_idle_listener_says_nothing(host: Host, kernel: Kernel, tmp_path: Path) -> None:

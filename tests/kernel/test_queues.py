@@ -33,7 +33,9 @@ IN_A_NETWORK_OF_ITS_OWN = """
 import fcntl, os, socket, struct, sys
 with socket.socket() as any_socket:  # brings up the loopback device: IFF_UP | IFF_RUNNING by SIOCSIFFLAGS
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
-kind, count = sys.argv[1], int(sys.argv[2])
+kind, count, syn_cookies = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+with open("/proc/sys/net/ipv4/tcp_syncookies", "w") as setting:
+    setting.write(syn_cookies)
 listener = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
 listener.bind("\\0of its own" if kind == "unix" else ("127.0.0.1", 0))
 listener.listen(8)
@@ -105,9 +107,10 @@ def test_a_forgotten_listener_begins_anew(kernel: Kernel, tmp_path: Path) -> Non
         assert kernel.queues(boot_second())[inode_of(listener)].arrivals in (None, 0)
 
 
-@pytest.mark.parametrize("kind", ["tcp4", "unix"])
-def test_a_listener_in_another_network_namespace(kernel: Kernel, kind: str) -> None:
-    command = ["unshare", "--net", sys.executable, "-c", IN_A_NETWORK_OF_ITS_OWN, kind, str(CONNECTIONS)]
+@pytest.mark.parametrize(("kind", "syn_cookies"), [("tcp4", "1"), ("tcp4", "2"), ("unix", "1")])
+def test_a_listener_in_another_network_namespace(kernel: Kernel, kind: str, syn_cookies: str) -> None:
+    """With SYN cookies for everybody (2), connections come into the queue by another way."""
+    command = ["unshare", "--net", sys.executable, "-c", IN_A_NETWORK_OF_ITS_OWN, kind, str(CONNECTIONS), syn_cookies]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -120,6 +123,8 @@ def test_a_listener_in_another_network_namespace(kernel: Kernel, kind: str) -> N
         reading = kernel.queues(boot_second())[inode]
         child.stdin.close()
     assert deepest(reading) == (CONNECTIONS, BACKLOG)
+    if kernel.probe("queue").means in COUNTED:
+        assert reading.arrivals == CONNECTIONS
 
 
 def test_sockets_that_share_an_address_have_a_queue_each(kernel: Kernel) -> None:
