@@ -32,6 +32,6 @@ def _attached(library: Libbpf, object_file: Path, tracepoint: str) -> Iterator[P
     try:
         floor.load()
         floor.attach(PROGRAM)
-        yield Program(PROGRAM, tracepoint, floor.program_fd(PROGRAM))
+        yield Program(PROGRAM, floor.program_fd(PROGRAM), tracepoint)
     finally:
         floor.close()

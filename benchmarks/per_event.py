@@ -56,18 +56,24 @@ async def measure(folder: Path, agent_pid: int, member: Member) -> dict[str, Any
     library = Libbpf()
     slices: dict[str, list[Slice]] = {}
     with statistics_on(library), programs_of(library, agent_pid) as programs:
-        tracepoints = sorted({program.tracepoint for program in programs if program.tracepoint})
-        async with floors_on(library, tracepoints, folder) as floors:
-            everything = [*programs, *floors.values()]
+        hooked = [program for program in programs if not program.is_iterator]
+        async with floors_on(library, {p.tracepoint for p in hooked if p.tracepoint}, folder) as floors:
+            everything = [*hooked, *floors.values()]
             for name, tracked, storm in [one for one in _storms(folder, member) for _ in range(SLICES)]:
                 before = {program.fd: program.runs() for program in everything}
                 await storm()
                 done = {program.fd: program.runs().since(before[program.fd]) for program in everything}
-                for program in programs:
+                for program in hooked:
                     floor = floors.get(program.tracepoint)
                     one = Slice(name, tracked, done[program.fd], done[floor.fd] if floor is not None else None)
                     slices.setdefault(program.name, []).append(one)
-    return summary(slices)
+        iterators = {program.name: program.runs() for program in programs if program.is_iterator}
+    return {**summary(slices), "iterators": {name: iterated(runs) for name, runs in iterators.items()}}
+
+
+def iterated(runs: Runs) -> dict[str, Any]:
+    """An iterator's mean time for each thing that it visited."""
+    return {"visits": runs.count, "raw_ns": None if runs.ns_each is None else round(runs.ns_each, 1)}
 
 
 def summary(slices: Mapping[str, Sequence[Slice]]) -> dict[str, Any]:

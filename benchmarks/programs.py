@@ -36,11 +36,15 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A loaded program by a descriptor of this process's own. `tracepoint` is empty where it is on none."""
+    """A loaded program by a descriptor of this process's own. `tracepoint` is empty where it is on none.
+
+    An iterator is on no path of others: the process that holds it runs it, once for each thing that it visits.
+    """
 
     name: str
-    tracepoint: str
     fd: int
+    tracepoint: str = ""
+    is_iterator: bool = False
 
     def runs(self) -> Runs:
         """Its statistics until now; raises BpfError where the kernel keeps none."""
@@ -81,25 +85,25 @@ def programs_of(library: Libbpf, pid: int) -> Iterator[list[Program]]:
     """The programs that a process holds, directly or by the links that attach them."""
     found: list[Program] = []
     try:
-        for number, tracepoint in sorted(_held(pid).items()):
+        for number, link in sorted(_held(pid).items()):
             fd = int(library.c.bpf_prog_get_fd_by_id(number))
             if fd >= 0:
-                found.append(Program(_name(library, fd), tracepoint, fd))
+                found.append(Program(_name(library, fd), fd, link.get("tp_name", ""), link.get("link_type") == "iter"))
         yield found
     finally:
         for program in found:
             os.close(program.fd)
 
 
-def _held(pid: int) -> dict[int, str]:
-    """Ids of programs, each with the tracepoint that it is attached to."""
-    found: dict[int, str] = {}
+def _held(pid: int) -> dict[int, dict[str, str]]:
+    """Ids of programs, each with the fields of the link that attaches it, where one does."""
+    found: dict[int, dict[str, str]] = {}
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         with suppress(FileNotFoundError):  # closed since the folder was listed
             fields = parse_fdinfo(path.read_text())
             if "prog_id" in fields:
-                number = int(fields["prog_id"])
-                found[number] = fields.get("tp_name") or found.get(number, "")
+                known = found.setdefault(int(fields["prog_id"]), {})
+                known.update(fields if "link_type" in fields else {})
     return found
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from benchmarks.per_event import ENOUGH_RUNS, Slice, costs, summary
+from benchmarks.per_event import ENOUGH_RUNS, Slice, costs, iterated, summary
 from benchmarks.programs import Runs
 
 
@@ -38,3 +38,8 @@ def test_where_the_floor_is_unknown_nothing_is_taken_off() -> None:
 
 def test_a_cost_below_the_floor_is_none() -> None:
     assert costs([cut("spawn", 40)], tracked=False)[0].net_ns == 0
+
+
+def test_an_iterator_has_a_cost_for_each_visit() -> None:
+    assert iterated(Runs(400, 240_000)) == {"visits": 400, "raw_ns": 600}
+    assert iterated(Runs(0, 0)) == {"visits": 0, "raw_ns": None}
