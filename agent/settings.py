@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import operator
 import os
 import re
 import socket
@@ -19,7 +21,6 @@ from agent.kernel.ladder import RungsError, parse_wishes
 DEFAULT_FILE = Path("/etc/reflex/reflexd.toml")
 ENVIRONMENT_PREFIX = "REFLEXD_"
 MAX_KEY_BYTES = 1024
-MIN_SPOOL_BYTES = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -28,8 +29,9 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the text says which, where it stands, and what was meant."""
 
 
-def _doc(text: str) -> dict[str, str]:
-    return {"doc": text}
+def _doc(text: str, **bounds: float) -> dict[str, Any]:
+    """What the setting is for; `least` and `most` bound a number."""
+    return {"doc": text, **bounds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Settings:
     )
     spool_max_bytes: int = field(
         default=256 * 1024 * 1024,
-        metadata=_doc("Size of the spool, in bytes, beyond which the oldest samples go first."),
+        metadata=_doc("Size of the spool, in bytes, beyond which the oldest samples go first.", least=1024 * 1024),
     )
     log_level: str = field(default="info", metadata=_doc("One of debug, info, warning, error."))
     proc_root: Path = field(default=Path("/proc"), metadata=_doc("Where the proc file system is mounted."))
@@ -62,6 +64,19 @@ class Settings:
     allow_plain_http: bool = field(
         default=False,
         metadata=_doc("Send the host key over unencrypted http to another machine; only in a trusted net."),
+    )
+    cpu_budget_percent: float = field(
+        default=3.0,
+        metadata=_doc(
+            "CPU of the agent, in per cent of one core over 30 s, beyond which it sheds samples.", most=10_000
+        ),
+    )
+    memory_budget_mb: int = field(
+        default=128, metadata=_doc("Memory of the agent, in MiB, beyond which it sheds samples.", most=1_000_000)
+    )
+    oom_score_adj: int = field(
+        default=-900,
+        metadata=_doc("Protection from the OOM killer, as in oom_score_adj; -1000 is refused.", least=-999, most=1000),
     )
 
     def read_host_key(self) -> str:
@@ -92,6 +107,8 @@ class Settings:
 
 SETTINGS_DOC: Mapping[str, str] = {one.name: one.metadata["doc"] for one in fields(Settings)}
 """What each setting is for, in one line."""
+
+_BOUNDS: Mapping[str, Mapping[str, float]] = {one.name: one.metadata for one in fields(Settings)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +167,9 @@ def _convert(name: str, raw: object, where: str) -> Any:
     if kind == "bool":
         return _boolean(name, raw, where)
     if kind == "int":
-        return _whole(name, raw, where)
+        return _bounded(name, _whole(name, raw, where), where)
+    if kind == "float":
+        return _bounded(name, _number(name, raw, where), where)
     if not isinstance(raw, str) or not (raw or name == "rungs") or not raw.isprintable():
         raise SettingsError(f"{where}: {name} must be a string of printable characters, not {_shown(raw)}")
     if name == "log_level" and raw not in LOG_LEVELS:
@@ -176,13 +195,29 @@ def _boolean(name: str, raw: object, where: str) -> bool:
 
 
 def _whole(name: str, raw: object, where: str) -> int:
-    if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 19:
+    if isinstance(raw, str) and raw.isascii() and raw.removeprefix("-").isdigit() and len(raw) < 19:
         raw = int(raw)
-    if isinstance(raw, bool) or not isinstance(raw, int) or raw <= 0:
-        raise SettingsError(f"{where}: {name} must be a whole number above 0, not {_shown(raw)}")
-    if name == "spool_max_bytes" and raw < MIN_SPOOL_BYTES:
-        raise SettingsError(f"{where}: {name} must be at least {MIN_SPOOL_BYTES}, not {raw}")
+    below_zero = _BOUNDS[name].get("least", 1) < 0
+    if isinstance(raw, bool) or not isinstance(raw, int) or (raw <= 0 and not below_zero):
+        raise SettingsError(f"{where}: {name} must be a whole number{' above 0' * (not below_zero)}, not {_shown(raw)}")
     return raw
+
+
+def _number(name: str, raw: object, where: str) -> float:
+    if isinstance(raw, str) and len(raw) < 19:
+        with contextlib.suppress(ValueError):
+            raw = float(raw)
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not raw > 0:
+        raise SettingsError(f"{where}: {name} must be a number above 0, not {_shown(raw)}")
+    return raw
+
+
+def _bounded(name: str, value: float, where: str) -> float:
+    for bound, breaks in (("least", operator.lt), ("most", operator.gt)):
+        limit = _BOUNDS[name].get(bound)
+        if limit is not None and breaks(value, limit):
+            raise SettingsError(f"{where}: {name} must be at {bound} {limit}, not {value}")
+    return value
 
 
 def _shown(raw: object) -> str:

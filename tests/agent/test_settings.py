@@ -18,6 +18,9 @@ from agent.settings import SETTINGS_DOC, Settings, SettingsError, add_arguments,
 patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no failure."""
 
+BARE = ("spool", "allow", "cpu", "memory", "oom")
+"""Settings that are no strings in TOML begin so."""
+
 Load = Callable[..., Settings]
 
 
@@ -59,9 +62,8 @@ def test_each_place_wins_over_the_one_before(load: Load) -> None:
 def test_every_setting_can_be_set_in_every_place(load: Load) -> None:
     values = dict.fromkeys(SETTINGS_DOC, "/some/where")
     values |= {"spool_max_bytes": "5000000", "log_level": "error", "allow_plain_http": "true", "rungs": "queue=diag"}
-    in_file = "".join(
-        f"{name} = {value if name.startswith(('spool', 'allow')) else repr(value)}\n" for name, value in values.items()
-    )
+    values |= {"cpu_budget_percent": "0.5", "memory_budget_mb": "64", "oom_score_adj": "-500"}
+    in_file = "".join(f"{name} = {value if name.startswith(BARE) else repr(value)}\n" for name, value in values.items())
     everywhere = [
         load(in_file),
         load("", {f"REFLEXD_{name.upper()}": value for name, value in values.items()}),
@@ -70,6 +72,7 @@ def test_every_setting_can_be_set_in_every_place(load: Load) -> None:
     assert everywhere[0] == everywhere[1] == everywhere[2]
     assert (everywhere[0].state_dir, everywhere[0].spool_max_bytes) == (Path("/some/where"), 5_000_000)
     assert everywhere[0].allow_plain_http is True
+    assert (everywhere[0].cpu_budget_percent, everywhere[0].oom_score_adj) == (0.5, -500)
 
 
 def test_other_environment_is_left_alone(load: Load) -> None:
@@ -92,6 +95,13 @@ def test_other_environment_is_left_alone(load: Load) -> None:
         ("spool_max_bytes = -1", "spool_max_bytes must be a whole number above 0, not -1"),
         ("spool_max_bytes = 4096", "spool_max_bytes must be at least 1048576, not 4096"),
         ("spool_max_bytes = '²'", "spool_max_bytes must be a whole number above 0, not '²'"),
+        ("cpu_budget_percent = 0", "cpu_budget_percent must be a number above 0, not 0"),
+        ("cpu_budget_percent = nan", "cpu_budget_percent must be a number above 0, not nan"),
+        ("cpu_budget_percent = inf", "cpu_budget_percent must be at most 10000, not inf"),
+        ("cpu_budget_percent = 'much'", "cpu_budget_percent must be a number above 0, not 'much'"),
+        ("memory_budget_mb = 0", "memory_budget_mb must be a whole number above 0, not 0"),
+        ("oom_score_adj = -1000", "oom_score_adj must be at least -999, not -1000"),
+        ("oom_score_adj = 1.5", "oom_score_adj must be a whole number, not 1.5"),
         ("allow_plain_http = 1", "allow_plain_http must be true or false, not 1"),
         ("log_level = 'loud'", "log_level must be one of debug, info, warning, error, not 'loud'"),
         ("log_level", "is not TOML"),
