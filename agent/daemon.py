@@ -259,8 +259,7 @@ class Daemon:
 
     def _look_around(self) -> None:
         """Whatever records missed, a look through /proc finds: who is gone, who is new. Waiting records go first."""
-        self._drain()
-        self._watch(self._watcher.scan_for_deaths)
+        self._watch(lambda: self._watcher.scan_for_deaths(self._drain))
         self._watch(self._watcher.scan)
 
     def _drain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -96,21 +97,30 @@ class Watcher:
                 events += self._new_workers(known, found)
         return events, adopted
 
-    def scan_for_deaths(self) -> list[Event]:
-        """Without exit records: finds out from /proc who is gone."""
+    def scan_for_deaths(self, read_records: Callable[[], None] = lambda: None) -> list[Event]:
+        """Finds out from /proc who is gone without a record of its end.
+
+        `read_records` is called after the look: who ended just before it has its record waiting, which tells more.
+        """
+        services = list(self._rollup.services.values())
+        gone = {w.ref for s in services for w in s.workers.values() if self._is_not(w.ref.pid, w.ref.start_ticks)}
+        gone_masters = {s.master_pid for s in services if self._is_not(s.master_pid, s.start_ticks)}
+        read_records()
         now_us = self._clock.now_us()
         events: list[Event] = []
-        for service in list(self._rollup.services.values()):
-            for worker in list(service.workers.values()):
-                if self._procfs.start_ticks(worker.ref.pid) != worker.ref.start_ticks:
-                    events += self._rollup.vanished(worker, now_us)
-            if self._procfs.start_ticks(service.master_pid) != service.start_ticks:
+        for service in services:
+            for worker in [worker for worker in service.workers.values() if worker.ref in gone]:
+                events += self._rollup.vanished(worker, now_us)
+            if service.master_pid in gone_masters and service.stopped_event is None:
                 events += self._rollup.master_vanished(service, now_us)
         return events
 
     def is_gone(self, pid: int, start_ns: int) -> bool:
         """Whether the process that started then, in ns since boot, is there no more."""
-        return self._procfs.start_ticks(pid) != start_ns // NS_PER_TICK
+        return self._is_not(pid, start_ns // NS_PER_TICK)
+
+    def _is_not(self, pid: int, start_ticks: int) -> bool:
+        return self._procfs.start_ticks(pid) != start_ticks
 
     def look_for_ready(self) -> list[Event]:
         """Looks at the heartbeat files of workers that boot."""

@@ -61,13 +61,14 @@ class Agent:
         for line in self.log:
             if all(part in line for part in parts):
                 return line
-        assert self._process.stderr is not None
-        async with asyncio.timeout(WAIT_S):
-            async for raw in self._process.stderr:
-                self.log.append(raw.decode())
-                if all(part in self.log[-1] for part in parts):
-                    return self.log[-1]
-        raise AssertionError(f"the agent ended without {parts}:\n{''.join(self.log)}")
+        try:
+            async with asyncio.timeout(WAIT_S):
+                async for line in self._lines():
+                    if all(part in line for part in parts):
+                        return line
+        except TimeoutError:
+            pass
+        raise AssertionError(f"the agent did not say {parts}:\n{''.join(self.log)}")
 
     async def stop(self) -> list[dict[str, Any]]:
         """Ends it in good order; the events that it spooled."""
@@ -82,9 +83,14 @@ class Agent:
         await end(self._process)
 
     async def _drain(self) -> None:
+        async for _ in self._lines():
+            pass
+
+    async def _lines(self) -> AsyncIterator[str]:
         assert self._process.stderr is not None
         async for raw in self._process.stderr:
             self.log.append(raw.decode())
+            yield self.log[-1]
 
 
 @pytest.fixture
