@@ -210,6 +210,9 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
 }
 """The signals and their rungs, best first."""
 
+DETAILS: frozenset[str] = frozenset({"oom_context", "queue_wait", "queue_overflow"})
+"""Signals that add to another one: heard by lesser means, they are worth knowing and no warning."""
+
 WITHOUT: Mapping[str, str] = {
     "oom": "OOM kills are not seen",
     "oom_context": "limit and constraint of an OOM kill are not known",

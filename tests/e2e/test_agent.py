@@ -41,7 +41,7 @@ async def test_without_bpf_it_watches_by_proc_and_says_what_it_cannot_see(stage:
     await stage.start_agent("--bpf-object", "/does/not/exist", "--rungs", by_scan)
 
     async def all_told() -> list[dict[str, Any]]:
-        told = await stage.events(kind="probe.degraded", severity="warning")
+        told = await stage.events(kind="probe.degraded")
         return told if {event["attrs"]["signal"] for event in told} == set(LADDERS) else []
 
     degraded = await stage.until(all_told, "not every probe is told")
