@@ -80,13 +80,18 @@ def _run(settings: Settings) -> int:
 
 async def _watch(settings: Settings) -> None:
     from agent.daemon import Daemon
+    from agent.privilege import Privileges
 
-    await Daemon(settings).run()
+    privileges = Privileges()
+    privileges.begin()
+    await Daemon(settings, privileges).run()
 
 
 def _probes(settings: Settings, *, as_json: bool, seconds: float) -> int:
     from agent import probes
+    from agent.privilege import Privileges
 
+    Privileges().begin()
     rows = probes.look(settings, seconds=seconds)
     print(probes.as_json(rows) if as_json else probes.as_table(rows))
     return EXIT_OK if all(row["state"] == "attached" for row in rows) else EXIT_DEGRADED

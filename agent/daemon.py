@@ -11,23 +11,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent import __version__
-from agent.budget import Cost, CostMeter
+from agent.budget import MIB, Cost, CostMeter, Limits
 from agent.clock import Clock
 from agent.identity import home_of
 from agent.ids import new_event_id
 from agent.kernel.figures import Figures
 from agent.kernel.kernel import Kernel, open_kernel
-from agent.kernel.ladder import Probe, parse_wishes
+from agent.kernel.ladder import DETAILS, Probe, parse_wishes
 from agent.link import Link, LinkError
 from agent.oom_beat import oom_beat
+from agent.privilege import Privileges
 from agent.probes import row
 from agent.procfs import ProcFs
+from agent.protect import protect
 from agent.queue_beat import QueueBeat
 from agent.readings_beat import ReadingsBeat
 from agent.reporter import Reporter
 from agent.rollup import Rollup
 from agent.service import Service
 from agent.settings import Settings, SettingsError
+from agent.shedding import SheddableReporter, Shedding
 from agent.spool import Spool, SpoolError
 from agent.watcher import Watcher
 
@@ -54,9 +57,10 @@ class DaemonError(RuntimeError):
 class Daemon:
     """One running agent. `run` returns after SIGTERM or SIGINT, with everything sent that can be sent."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, privileges: Privileges) -> None:
         """Opens the spool; raises DaemonError when that, the host key or the server's address cannot be used."""
         self._settings = settings
+        self._privileges = privileges
         self._clock = Clock()
         self._started_us = self._clock.now_us()
         try:
@@ -77,10 +81,14 @@ class Daemon:
         self._rollup = Rollup(new_event_id)
         self._meter = CostMeter(self._procfs, os.getpid(), self._clock.monotonic_ns())
         self._cost: Cost | None = None
+        limits = Limits(settings.cpu_budget_percent, settings.memory_budget_mb * MIB)
+        self._shedding = Shedding(limits, self._reporter, settings.host)
+        self._queue_reporter = SheddableReporter(self._spool, self._clock, self._shedding.wants_queues)
+        self._readings_reporter = SheddableReporter(self._spool, self._clock, self._shedding.wants_readings)
         self._kernel = Kernel((), (), None)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
-        self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
-        self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
+        self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
+        self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         self._figures: Mapping[str, Figures] = {}
         self._seen_lost: dict[str, int] = {}
         self._defect_told_us = 0
@@ -114,6 +122,8 @@ class Daemon:
             "started_us": self._started_us,
             "cpu_percent": self._cost.cpu_percent if self._cost else None,
             "rss_bytes": self._cost.rss_bytes if self._cost else None,
+            "budget": self._shedding.status(),
+            "privileges": self._privileges.status(),
             "spool_bytes": self._spool.pending_bytes,
             "records": {name: count.sent for name, count in counts.items()},
             "lost": {name: count.lost for name, count in counts.items()},
@@ -140,12 +150,20 @@ class Daemon:
         for probe in self._kernel.probes:
             self._report_probe(probe, started)
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
-        self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
-        self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._reporter, self._clock)
+        self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
+        self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         host = self._settings.host
         self._ooms = oom_beat(self._kernel, self._procfs, self._rollup, self._reporter, self._clock, host)
         for source in self._kernel.sources:
             loop.add_reader(source.fd, self._read_kernel)
+        self._settle(started)
+
+    def _settle(self, cause: str) -> None:
+        """From here on the agent is hard to kill for want of memory, and may do no more than it still has to."""
+        troubles = [*protect(self._settings.oom_score_adj), *self._privileges.settle(self._kernel.probes)]
+        for trouble in troubles:
+            text = f"The agent on {self._settings.host} {trouble}."
+            self._reporter.about_agent("agent.privileges", text, severity="warning", cause=cause)
 
     def _report_probe(self, probe: Probe, cause: str) -> None:
         attached = probe.state == "attached"
@@ -280,6 +298,7 @@ class Daemon:
         self._figures = self._kernel.figures()
         self._cost = self._meter.read(self._clock.monotonic_ns())
         if self._cost is not None:
+            self._shedding.look(self._clock.monotonic_ns() / 1e9, self._cost, self._readings)
             self._reporter.sample("agent.cpu_percent", self._cost.cpu_percent)
             self._reporter.sample("agent.rss_bytes", self._cost.rss_bytes)
         self._reporter.sample("agent.spool_bytes", self._spool.pending_bytes)

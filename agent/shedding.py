@@ -86,7 +86,7 @@ class Shedding:
             self._tell_alarm(verdict)
 
     def _tell_shed(self, verdict: Verdict) -> None:
-        if "memory" in verdict.over:
+        if "memory" in verdict.over and self._began is None:
             gc.collect()
             trim()
         event = self._reporter.about_agent(

@@ -20,8 +20,6 @@ class Capability(IntEnum):
 
     DAC_READ_SEARCH = 2
     KILL = 5
-    SETGID = 6
-    SETUID = 7
     SETPCAP = 8
     NET_ADMIN = 12
     SYS_PTRACE = 19
@@ -35,7 +33,7 @@ class Capability(IntEnum):
 
 
 class CapabilityError(OSError):
-    """The kernel did not let the process give capabilities away; the text says which step."""
+    """The kernel did not let the process give something away; the text says what."""
 
 
 _VERSION_3 = 0x20080522
@@ -46,37 +44,52 @@ _LOW = 0xFFFFFFFF
 
 def permitted() -> frozenset[Capability]:
     """Of the capabilities that the agent can use, those that this thread may use."""
-    return _from_mask(own_capability_sets()["CapPrm"])
+    mask = own_capability_sets()["CapPrm"]
+    return frozenset(capability for capability in Capability if mask >> capability & 1)
+
+
+def limit_to(kept: Collection[Capability]) -> None:
+    """Gives everything else away, in this thread and those that it starts; programs that it runs may have the rest.
+
+    Raises CapabilityError.
+    """
+    sets, mask = own_capability_sets(), _mask(kept)
+    _capset(effective=sets["CapPrm"] & mask, permitted=sets["CapPrm"] & mask, inheritable=sets["CapInh"] & mask)
 
 
 def keep_only(kept: Collection[Capability]) -> None:
-    """Gives everything else away for good, in this thread and those that it starts, and in programs that it runs.
+    """Gives everything else away for good: programs that the thread runs get at most the same, and only as root.
 
-    `kept` capabilities that the process does not have stay away. The bounding set is trimmed only with CAP_SETPCAP;
-    without it, no-new-privileges alone keeps programs from gaining any. Raises CapabilityError.
+    The bounding set is trimmed only with CAP_SETPCAP; without it, no-new-privileges alone keeps programs from gaining.
+    Raises CapabilityError.
     """
-    before = own_capability_sets()
-    mask = _to_mask(kept) & before["CapPrm"]
-    if Capability.SETPCAP in _from_mask(before["CapEff"]):
-        for number in _numbers(before["CapBnd"] & ~mask):
-            _prctl("drop from the bounding set", _PR_CAPBSET_DROP, number)
-    _prctl("clear the ambient set", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _capset(effective=mask, permitted=mask)
+    sets, mask = own_capability_sets(), _mask(kept)
+    set_no_new_privileges()
+    _prctl("clear the ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    if sets["CapEff"] >> Capability.SETPCAP & 1:
+        for number in _numbers(sets["CapBnd"] & ~mask):
+            _prctl("trim the bounding set", _PR_CAPBSET_DROP, number)
+    _capset(effective=sets["CapPrm"] & mask, permitted=sets["CapPrm"] & mask, inheritable=0)
+
+
+def set_no_new_privileges() -> None:
+    """From now on no program that this thread runs gains anything by being run, setuid or not. Raises CapabilityError."""
     _prctl("set no-new-privileges", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def threads_with_more(kept: Collection[Capability]) -> tuple[int, ...]:
     """Threads of this process that may use more than these."""
-    allowed = _to_mask(kept)
+    allowed = _mask(kept)
     return tuple(tid for tid, sets in own_threads().items() if sets["CapPrm"] & ~allowed)
 
 
-def _capset(*, effective: int, permitted: int) -> None:
-    """Sets both sets of this thread, and empties the inheritable one."""
+def _capset(*, effective: int, permitted: int, inheritable: int) -> None:
+    """Sets the three sets of this thread."""
+    sets = (effective, permitted, inheritable)
     header = struct.pack("=Ii", _VERSION_3, 0)
-    data = struct.pack("=6I", effective & _LOW, permitted & _LOW, 0, effective >> 32, permitted >> 32, 0)
+    data = struct.pack("=6I", *(mask & _LOW for mask in sets), *(mask >> 32 for mask in sets))
     if ctypes.CDLL(None, use_errno=True).capset(header, data):
-        raise _error("set the capabilities")
+        raise _error("give capabilities away")
 
 
 def _prctl(what: str, option: int, argument: int) -> None:
@@ -87,15 +100,11 @@ def _prctl(what: str, option: int, argument: int) -> None:
 
 def _error(what: str) -> CapabilityError:
     number = ctypes.get_errno()
-    return CapabilityError(number, f"the kernel did not {what}: {os.strerror(number)}")
+    return CapabilityError(number, f"the kernel did not let it {what} ({os.strerror(number)})")
 
 
-def _to_mask(capabilities: Iterable[Capability]) -> int:
+def _mask(capabilities: Iterable[Capability]) -> int:
     return sum(1 << capability for capability in frozenset(capabilities))
-
-
-def _from_mask(mask: int) -> frozenset[Capability]:
-    return frozenset(capability for capability in Capability if mask >> capability & 1)
 
 
 def _numbers(mask: int) -> list[int]:
