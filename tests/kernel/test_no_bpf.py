@@ -95,13 +95,11 @@ class Agent:
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    """A folder that another user may write to."""
+    """A folder for an agent, with a key."""
     folder = Path(tempfile.mkdtemp(prefix="reflex-no-bpf-"))
     key = folder / "key"
     key.write_text("secret")
     key.chmod(0o600)
-    for path in (folder, key):
-        os.chown(path, NOBODY, NOBODY)
     yield folder
     shutil.rmtree(folder)
 
@@ -114,6 +112,9 @@ async def reflexd(state: Path) -> AsyncIterator[Callable[..., Any]]:
     async def start(way: Sequence[str], *extra: str) -> Agent:
         command = [*way, sys.executable, "-m", "agent", "run", "--server-url", f"http://127.0.0.1:{free_port()}"]
         command += ["--host", "web-1", "--host-key-file", str(state / "key"), "--state-dir", str(state / "agent")]
+        owner = NOBODY if way is ANOTHER_USER else 0
+        for path in (state, state / "key"):
+            os.chown(path, owner, owner)
         started.append(
             await asyncio.create_subprocess_exec(
                 *command, *extra, cwd=ROOT, stderr=asyncio.subprocess.PIPE, limit=2**20
