@@ -13,7 +13,6 @@ from typing import Self
 from agent.procfs import ProcFs
 from demo.stage import StageError, demo_python, end, free_port
 
-NAME = "crowd"
 BOOT_S = 60.0
 POLL_S = 0.1
 _PROC = ProcFs(Path("/proc"))
@@ -38,6 +37,7 @@ class Crowd:
     def __init__(self, *, services: int, workers: int) -> None:
         self._services = services
         self.size = workers
+        self.name = f"crowd-{os.getpid()}"
         self.members: list[Member] = []
         self._processes: list[asyncio.subprocess.Process] = []
         self._folder = tempfile.TemporaryDirectory(prefix="reflex-crowd-")
@@ -46,7 +46,7 @@ class Crowd:
         try:
             for number in range(self._services):
                 share = self.size // self._services + (number < self.size % self._services)
-                await self._start(f"{NAME}-{os.getpid()}-{number + 1}", share)
+                await self._start(f"{self.name}-{number + 1}", share)
             await self._booted()
         except BaseException:
             await self.__aexit__()

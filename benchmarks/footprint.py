@@ -66,17 +66,21 @@ def times_less_cpu(cpu_percent: Mapping[str, float]) -> float | None:
 async def _observed(watch: Watch, group: CpuGroup, seconds: int) -> dict[str, Any]:
     """What the group uses once the tool has settled; each second begins with a look where the tool wants one."""
     await _look_each_second(watch, SETTLE_S)
+    records = await watch.records() if watch.records is not None else 0
     before_ns, started_s = group.cpu_ns(), time.monotonic()
     await _look_each_second(watch, seconds)
     used_ns, passed_s = group.cpu_ns() - before_ns, time.monotonic() - started_s
     memory = group.memory()
-    return {
+    cells = {
         "cpu_percent": round(used_ns / passed_s / 1e7, 3),
         "rss_mb": round(memory.rss / MIB, 1),
         "pss_mb": round(memory.pss / MIB, 1),
         "processes": memory.processes,
         "watched": await watch.watched(),
     }
+    if watch.records is not None:
+        cells["records"] = await watch.records() - records
+    return cells
 
 
 async def _look_each_second(watch: Watch, seconds: float) -> None:

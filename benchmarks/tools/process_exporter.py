@@ -10,20 +10,23 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.cpu_group import CpuGroup
-from benchmarks.crowd import NAME, Crowd
+from benchmarks.crowd import Crowd
 from benchmarks.tools.installed import environment, find
 from benchmarks.tools.tool import MissingTool, Watch, running, until
 from demo.stage import free_port
 
 PROGRAM = "prometheus-process-exporter"
 GROUP = "gunicorn"
-CONFIG = f"""\
+
+
+def settings(crowd: str) -> str:
+    """A group for each worker: with one for all of them, the exporter would tell sums and no worker's own figures."""
+    return f"""\
 process_names:
   - name: "{GROUP}:{{{{.PID}}}}"
     cmdline:
-      - 'gunicorn: worker \\[{NAME}-'
+      - 'gunicorn: worker \\[{crowd}-'
 """
-"""A group for each process: with one for all of them, the exporter would tell sums and no worker's own figures."""
 
 
 @asynccontextmanager
@@ -34,7 +37,7 @@ async def watching(crowd: Crowd, group: CpuGroup) -> AsyncIterator[Watch]:
         raise MissingTool(f"{PROGRAM} is not installed")
     with tempfile.TemporaryDirectory(prefix="reflex-bench-exporter-") as folder:
         log, config, address = Path(folder) / "log", Path(folder) / "config.yaml", f"127.0.0.1:{free_port()}"
-        config.write_text(CONFIG)
+        config.write_text(settings(crowd.name))
         argv = [str(program), "-config.path", str(config), "-web.listen-address", address]
         async with aiohttp.ClientSession() as session, running(argv, group, log, environment=environment(program)):
 

@@ -9,7 +9,7 @@ from benchmarks.cpu_group import CpuGroup
 from benchmarks.crowd import Crowd
 from benchmarks.switch import known_workers, until_known
 from benchmarks.tools.tool import Watch
-from demo.stage import Stage
+from demo.stage import HOST, Stage
 
 
 @asynccontextmanager
@@ -23,4 +23,8 @@ async def watching(crowd: Crowd, group: CpuGroup) -> AsyncIterator[Watch]:
         async def watched() -> int:
             return await known_workers(stage, crowd)
 
-        yield Watch(watched)
+        async def records() -> int:
+            hosts = (await stage.get("/v1/hosts"))["hosts"]
+            return sum(sum(host["status"]["records"].values()) for host in hosts if host["name"] == HOST)
+
+        yield Watch(watched, records=records)

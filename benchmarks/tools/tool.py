@@ -23,10 +23,14 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A tool at work. `look` is called once a second; `watched` tells how many of the crowd it has readings of."""
+    """A tool at work. `look` is called once a second; `watched` tells how many of the crowd it has readings of.
+
+    `records` counts what woke the tool up beside its own clock since it started, for tools that know.
+    """
 
     watched: Callable[[], Awaitable[int]]
     look: Callable[[], Awaitable[None]] = _nothing
+    records: Callable[[], Awaitable[int]] | None = None
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.footprint import TOOLS, times_less_cpu
-from benchmarks.tools.netdata import settings
+from benchmarks.tools import netdata, process_exporter
 from benchmarks.tools.psutil_loop import last_count
 
 
@@ -27,5 +27,12 @@ def test_the_psutil_loop_tells_its_last_second() -> None:
 
 
 def test_netdata_finds_its_parts_below_its_prefix_and_writes_into_its_folder() -> None:
-    lines = {line.strip() for line in settings(Path("/prefix"), Path("/folder"), 4711).splitlines()}
+    lines = {line.strip() for line in netdata.settings(Path("/prefix"), Path("/folder"), 4711).splitlines()}
     assert {"plugins = /prefix/usr/lib/netdata/plugins.d", "cache = /folder/cache", "default port = 4711"} <= lines
+
+
+def test_the_exporter_groups_the_workers_of_this_crowd_by_their_pids() -> None:
+    """Backslashes as its YAML wants them: a regular expression in single quotes."""
+    assert process_exporter.settings("crowd-4711") == (
+        "process_names:\n  - name: \"gunicorn:{{.PID}}\"\n    cmdline:\n      - 'gunicorn: worker \\[crowd-4711-'\n"
+    )
