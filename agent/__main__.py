@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,9 @@ from agent import __version__
 from agent.settings import Settings, SettingsError, add_arguments, load_settings
 
 MAX_PROBE_SECONDS = 3600
+PRIVATE = 0o077
+"""Files of the agent are its own; whoever it starts for others sets another mask."""
+
 EXIT_OK, EXIT_DEGRADED, EXIT_USAGE, EXIT_CANNOT_RUN = 0, 1, 2, 3
 
 _EPILOG = """\
@@ -69,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(settings: Settings) -> int:
     from agent.daemon import DaemonError
 
+    os.umask(PRIVATE)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(_watch(settings))

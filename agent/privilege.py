@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agent.kernel.capabilities import Capability, CapabilityError, keep_only, limit_to, permitted, threads_with_more
@@ -107,10 +107,12 @@ class Privileges:
 
     def settle(self, probes: Iterable[Probe]) -> list[str]:
         """To be called when the kernel is heard: gives away what only that took. What is wrong, to follow "the agent"."""
-        needs = _lasting(frozenset(probe.means for probe in probes))
+        means = frozenset(probe.means for probe in probes)
+        by_capability = bool(means & BY_BPF) and maps_need_capability()
+        needs = lasting(means, self._had, maps_need_capability=by_capability)
         kept = frozenset(need.capability for need in needs)
         troubles = [
-            f"runs without {need.capability}: it {need.without}" for need in needs if need.capability not in self._had
+            f"runs without {one.capability}: it {one.without}" for one in needs if one.capability not in self._had
         ]
         try:
             keep_only(kept)
@@ -130,9 +132,15 @@ class Privileges:
         return [str(capability) for capability in sorted(self._kept)]
 
 
-def _lasting(means: frozenset[Means]) -> list[Need]:
-    """What is needed for as long as the agent runs, with signals heard by these means."""
-    lasting = [need for need in NEEDS if need.until == "end" and (not need.means or need.means & means)]
-    if means & BY_BPF and not maps_need_capability():
-        lasting = [need for need in lasting if need.capability != Capability.BPF]
-    return lasting
+def lasting(means: frozenset[Means], had: frozenset[Capability], *, maps_need_capability: bool) -> tuple[Need, ...]:
+    """What is needed for as long as the agent runs, by an agent that hears by these means and started with `had`.
+
+    Before Linux 5.8 there is no CAP_BPF: CAP_SYS_ADMIN stands in for it, here wherever it alone was given.
+    """
+    needs = (need for need in NEEDS if need.until == "end" and (not need.means or need.means & means))
+    stand_in = Capability.SYS_ADMIN if Capability.SYS_ADMIN in had and Capability.BPF not in had else Capability.BPF
+    return tuple(
+        need if need.capability != Capability.BPF else replace(need, capability=stand_in)
+        for need in needs
+        if need.capability != Capability.BPF or maps_need_capability
+    )

@@ -153,10 +153,14 @@ def kept_here() -> frozenset[Capability]:
     kept = set(LASTING)
     means = python(
         """
-        from agent.privilege import _lasting
+        from agent.kernel.capabilities import permitted
+        from agent.kernel.map_access import maps_need_capability
+        from agent.privilege import lasting
         from agent.probes import look
         from agent.settings import Settings
-        print(*{int(need.capability) for need in _lasting({row["means"] for row in look(Settings(), seconds=0)})})
+        means = frozenset(row["means"] for row in look(Settings(), seconds=0))
+        needs = lasting(means, permitted(), maps_need_capability=maps_need_capability())
+        print(*{int(need.capability) for need in needs})
         """
     )
     kept |= {Capability(int(number)) for number in means.split()}

@@ -1,0 +1,47 @@
+"""Which capabilities last, by the means of the ladder: pure decisions. tests/kernel/test_privilege.py has the real ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.kernel.capabilities import Capability
+from agent.kernel.ladder import Means
+from agent.privilege import NEEDS, lasting
+
+ALWAYS = {Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.KILL}
+EVERYTHING = frozenset(Capability)
+
+
+def kept(*means: Means, had: frozenset[Capability] = EVERYTHING, maps: bool = False) -> set[Capability]:
+    return {need.capability for need in lasting(frozenset(means), had, maps_need_capability=maps)}
+
+
+@pytest.mark.parametrize(
+    ("means", "more"),
+    [
+        (("tp_btf", "fentry", "iterator"), set()),
+        (("kprobe", "psutil"), set()),
+        (("tp_btf", "diag"), {Capability.SYS_ADMIN}),
+        (("netlink", "counters"), {Capability.NET_ADMIN}),
+        (("scan", "off"), set()),
+    ],
+)
+def test_what_lasts_follows_from_the_means(means: tuple[Means, ...], more: set[Capability]) -> None:
+    assert kept(*means) == ALWAYS | more
+
+
+def test_cap_bpf_lasts_where_maps_are_closed_without_it() -> None:
+    assert kept("tp_btf", maps=True) == ALWAYS | {Capability.BPF}
+    assert kept("scan", maps=True) == ALWAYS
+
+
+def test_cap_sys_admin_stands_in_for_cap_bpf_where_it_alone_was_given() -> None:
+    old = frozenset({Capability.SYS_ADMIN, *ALWAYS})
+    assert kept("bcc", had=old, maps=True) == old
+    assert kept("bcc", had=old, maps=False) == ALWAYS
+
+
+def test_every_need_says_what_does_not_work_without_it() -> None:
+    for need in NEEDS:
+        assert need.part
+        assert not need.without.endswith(".")
