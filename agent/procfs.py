@@ -16,7 +16,8 @@ from pathlib import Path
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_MAX_FILE_BYTES = 1024 * 1024
+_PIECE_BYTES = 16 * 1024
+_MOST_PIECES = 256
 _TCP_LISTEN = "0A"
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
 _DEAD_STATES = frozenset("ZXx")
@@ -337,10 +338,26 @@ class ProcFs:
 def _text(path: Path) -> str:
     """What a file says; nothing when it is gone."""
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except _GONE:
         return ""
+    try:
+        return _bytes(file).decode("utf-8", "replace")
+    except _GONE:
+        return ""
+    finally:
+        os.close(file)
+
+
+def _bytes(file: int) -> bytes:
+    """The rest of a file, up to a bound. Nearly all files of /proc fit into one small piece, and a large buffer is dear."""
+    pieces = []
+    for _ in range(_MOST_PIECES):
+        piece = os.read(file, _PIECE_BYTES)
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _oom_count(path: Path) -> OomCount | None:

@@ -28,7 +28,7 @@ STEP_BYTES, STEP_SHARE = 256 * 1024, 0.01
 LARGEST_PART = 0.25
 
 Ident = tuple[int, int]
-"""Pid and start in ticks."""
+"""Pid and start."""
 
 
 @dataclass(frozen=True, slots=True)

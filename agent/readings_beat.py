@@ -6,23 +6,28 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from agent.clock import Clock
 from agent.kernel.ladder import Probe
 from agent.kernel.readings import Reading
-from agent.procfs import ProcFs
+from agent.procfs import ProcFs, Shares
 from agent.pss import Ident, PssPlan
 from agent.readings import METRICS, MOST_AGE_S, STEPS, Told, values_of
 from agent.reporter import Reporter
 from agent.rollup import NS_PER_TICK
 from agent.service import Service
+from agent.wire import Sample
 
 if TYPE_CHECKING:
     from agent.readings_psutil import PsutilReader
 
 PERIOD_S = 1.0
-SHARES_EVERY_S = 10.0
+NEW_AT_ONCE = 32
+"""Processes that are told of for the first time in one go; the others have their turn the next time."""
+
+SHARES_EVERY_READINGS = 10
 
 
 class ReadingsKernel(Protocol):
@@ -68,47 +73,53 @@ class ReadingsBeat:
         self._psutil: PsutilReader | None = None
 
     async def readings_beat(self) -> None:
-        """Reads for ever."""
-        shares_s = time.monotonic()
-        while True:
-            await asyncio.sleep(self.period_s)
+        """Reads for ever; on every so many readings, looks at what is shared."""
+        for readings in count(1):
+            await self._period()
             self.tick()
-            if time.monotonic() - shares_s >= SHARES_EVERY_S:
-                shares_s = time.monotonic()
+            if readings % SHARES_EVERY_READINGS == 0:
                 await self.look_at_shares()
 
     def tick(self) -> None:
         """Reads every process once and tells what moved."""
-        members = list(self._members())
-        readings = {reading.pid: reading for reading in self._read([ident for ident, _, _ in members])}
-        now_ns = self._clock.monotonic_ns()
+        readings = self._read()
+        now_ns, now_us = self._clock.monotonic_ns(), self._clock.now_us()
         watched: dict[Ident, _Watched] = {}
-        for ident, service, slot in members:
-            one = self._watched.get(ident) or _watch(ident, service, slot)
+        samples: list[Sample] = []
+        new = 0
+        for reading in readings:
+            ident = (reading.pid, reading.start_ns)
+            one = self._watched.get(ident)
+            if one is None:
+                one = self._meet(reading) if new < NEW_AT_ONCE else None
+                if one is None:
+                    continue
+                new += 1
             watched[ident] = one
-            reading = readings.get(ident[0])
-            if reading is not None and reading.start_ns // NS_PER_TICK == ident[1]:
-                self._tell(one, reading, now_ns)
+            for place, value in _moved(one, reading, now_ns, self.period_s):
+                samples.append(Sample(now_us, METRICS[place], value, one.service, one.subject))
         self._watched = watched
+        self._send(samples)
 
     async def look_at_shares(self) -> None:
         """Reads PSS and USS of some, as far as the budget goes, off the event loop."""
         rss = {ident: size for ident, one in self._watched.items() if (size := _rss_bytes(one.before)) is not None}
-        for ident, pss_bytes, uss_bytes in await asyncio.to_thread(self._shares, rss):
+        now_us = self._clock.now_us()
+        samples: list[Sample] = []
+        for ident, shares in await asyncio.to_thread(self._shares, rss):
             one = self._watched.get(ident)
             if one is not None:
-                self._sample(one, "worker.pss_bytes", pss_bytes)
-                self._sample(one, "worker.uss_bytes", uss_bytes)
+                samples.append(Sample(now_us, "worker.pss_bytes", shares.pss_bytes, one.service, one.subject))
+                samples.append(Sample(now_us, "worker.uss_bytes", shares.uss_bytes, one.service, one.subject))
+        self._send(samples)
 
-    def _members(self) -> Iterator[tuple[Ident, Service, int | None]]:
-        """Every master and worker, the workers with their slots."""
-        for service in self._rollup.services.values():
-            if service.stopped_event is None:
-                yield (service.master_pid, service.start_ticks), service, None
-            for pid, worker in service.workers.items():
-                yield (pid, worker.ref.start_ticks), service, worker.ref.slot
+    async def _period(self) -> None:
+        """Sleeps for a period, in naps: one that is made shorter meanwhile counts at once."""
+        began_s = time.monotonic()
+        while (left_s := began_s + self.period_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, PERIOD_S))
 
-    def _read(self, idents: list[Ident]) -> list[Reading]:
+    def _read(self) -> list[Reading]:
         means = self._kernel.probe("readings").means
         if means == "iterator":
             return self._kernel.read_tasks()
@@ -118,35 +129,54 @@ class ReadingsBeat:
             from agent.readings_psutil import PsutilReader  # some 2 MB, on this rung only
 
             self._psutil = PsutilReader(self._procfs)
-        return self._psutil.read(idents)
+        return self._psutil.read(self._members())
 
-    def _tell(self, one: _Watched, reading: Reading, now_ns: int) -> None:
-        values = values_of(one.before, reading, (now_ns - one.before_ns) / 1e9)
-        one.before, one.before_ns = reading, now_ns
-        for place, value in one.told.step(values, now_s=now_ns / 1e9, period_s=self.period_s):
-            self._sample(one, METRICS[place], value)
+    def _members(self) -> Iterator[tuple[int, int]]:
+        """Pid and start in ticks of every master and worker."""
+        for service in self._rollup.services.values():
+            yield service.master_pid, service.start_ticks
+            yield from ((worker.ref.pid, worker.ref.start_ticks) for worker in service.workers.values())
 
-    def _sample(self, one: _Watched, metric: str, value: float) -> None:
-        self._reporter.sample(metric, value, service=one.service, subject=one.subject)
+    def _meet(self, reading: Reading) -> _Watched | None:
+        """A process that is read for the first time; None for one that is no master and no worker, or not yet."""
+        start_ticks = reading.start_ns // NS_PER_TICK
+        for service in self._rollup.services.values():
+            worker = service.workers.get(reading.pid)
+            if worker is not None and worker.ref.start_ticks == start_ticks:
+                return _watch(service, f"worker {worker.ref.slot} (pid {reading.pid})", reading.pid)
+            if (service.master_pid, service.start_ticks) == (reading.pid, start_ticks):
+                return _watch(service, f"master (pid {reading.pid})", reading.pid)
+        return None
 
-    def _shares(self, rss_bytes: Mapping[Ident, int]) -> list[tuple[Ident, int, int]]:
+    def _send(self, samples: list[Sample]) -> None:
+        for sample in samples:
+            self._reporter.sample(sample.metric, sample.value, service=sample.service, subject=sample.subject)
+
+    def _shares(self, rss_bytes: Mapping[Ident, int]) -> list[tuple[Ident, Shares]]:
         """One look after another until the plan has no more; runs in a thread."""
         self._plan.forget_others(rss_bytes)
         found = []
         while (ident := self._plan.next(rss_bytes, now_s := time.monotonic())) is not None:
+            pid, start_ns = ident
             started_ns = time.thread_time_ns()
-            shares = self._procfs.shares(ident[0])
-            is_same = self._procfs.start_ticks(ident[0]) == ident[1]
+            shares = self._procfs.shares(pid)
+            is_same = self._procfs.start_ticks(pid) == start_ns // NS_PER_TICK
             cost_s = (time.thread_time_ns() - started_ns) / 1e9
             self._plan.looked(ident, rss_bytes[ident], at_s=now_s, cost_s=cost_s)
             if shares is not None and is_same:
-                found.append((ident, shares.pss_bytes, shares.uss_bytes))
+                found.append((ident, shares))
         return found
 
 
-def _watch(ident: Ident, service: Service, slot: int | None) -> _Watched:
-    subject = f"master (pid {ident[0]})" if slot is None else f"worker {slot} (pid {ident[0]})"
-    return _Watched(service.name, subject, Told(list(STEPS.values()), first_renewal_s=ident[0] % MOST_AGE_S))
+def _watch(service: Service, subject: str, pid: int) -> _Watched:
+    return _Watched(service.name, subject, Told(list(STEPS.values()), first_renewal_s=pid % MOST_AGE_S))
+
+
+def _moved(one: _Watched, reading: Reading, now_ns: int, period_s: float) -> list[tuple[int, float]]:
+    """What has to be told of a process: places in METRICS, and values."""
+    values = values_of(one.before, reading, (now_ns - one.before_ns) / 1e9)
+    one.before, one.before_ns = reading, now_ns
+    return one.told.step(values, now_s=now_ns / 1e9, period_s=period_s)
 
 
 def _rss_bytes(reading: Reading | None) -> int | None:
