@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from agent.kernel.capabilities import Capability
@@ -45,3 +48,13 @@ def test_every_need_says_what_does_not_work_without_it() -> None:
     for need in NEEDS:
         assert need.part
         assert not need.without.endswith(".")
+
+
+def test_the_page_has_every_need() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    for need in NEEDS:
+        row = rf"\| `{need.capability}` \| {re.escape(need.part)} \| (?P<kept>[^|]+) \| {re.escape(need.without)} \|"
+        found = re.search(row, page)
+        assert found is not None, need
+        assert (found["kept"] == "until it hears the kernel") == (need.until == "attached")
+    assert page.count("| `CAP_") == len(NEEDS)
