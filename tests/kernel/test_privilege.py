@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 OBJECT = ROOT / "agent" / "kernel" / "reflex.bpf.o"
 NOBODY = 65534
 WATCHING = "watching "
+WAIT_S = 240.0 if os.environ.get("REFLEX_EMULATED") else 60.0
 LASTING = frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH, Capability.KILL})
 """What an agent keeps that hears everything by BPF, on a kernel that goes by descriptors."""
 
@@ -119,13 +120,13 @@ def run(home: Path) -> Iterator[Run]:
     yield start
     for process in started:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def python(code: str, prefix: Sequence[str] = ()) -> str:
     """What a Python program of a process of its own prints."""
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*prefix, sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -134,7 +135,11 @@ def python(code: str, prefix: Sequence[str] = ()) -> str:
 def rungs(prefix: Sequence[str] = ()) -> dict[str, str]:
     """The rung of each signal that `reflexd probes` finds."""
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "agent", "probes", "--json"], cwd=ROOT, capture_output=True, text=True
+        [*prefix, sys.executable, "-m", "agent", "probes", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
     )
     return {probe["signal"]: probe["rung"] for probe in json.loads(done.stdout)}
 
@@ -293,7 +298,7 @@ def stranger(home: Path) -> Iterator[int]:
     assert process.stdout.readline() == "up\n"
     yield process.pid
     process.stdin.close()
-    process.wait(30)
+    process.wait(WAIT_S)
 
 
 READS = {
