@@ -7,8 +7,9 @@
 
 /* Signals that end, reload or scale a service: HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR2 SEGV TERM TTIN
  * TTOU XCPU SYS. Left out are those of everyday work, such as CHLD, ALRM, PIPE and USR1 (reopen the logs). */
-static const __u64 telling_signals = BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) |
-				     BIT(9) | BIT(11) | BIT(12) | BIT(15) | BIT(21) | BIT(22) | BIT(24) | BIT(31);
+#define TELLING_SIGNALS \
+	(BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(12) | BIT(15) | \
+	 BIT(21) | BIT(22) | BIT(24) | BIT(31))
 
 #define SI_KERNEL 128
 #define SEND_SIG_PRIV 1 /* a siginfo pointer of 0 or 1 is no pointer: "no information" and "from the kernel" */
@@ -22,19 +23,15 @@ static __always_inline int code_of(const struct kernel_siginfo *info)
 	return BPF_CORE_READ(info, si_code);
 }
 
-/* The tracepoint's arguments by their places: typed ones would refuse the pointers that are none. */
 SEC("tp_btf/signal_generate")
-int on_signal(unsigned long long *context)
+int BPF_PROG(on_signal, int signal, struct kernel_siginfo *info, struct task_struct *target, int group, int result)
 {
-	int signal = context[0];
-	struct kernel_siginfo *info = (void *)context[1];
-	struct task_struct *target = (void *)context[2];
 	struct task_struct *sender;
 	struct tty_struct *terminal;
 	struct tracked *known;
 	struct signal_record *record;
 
-	if (signal < 1 || signal > 31 || !(telling_signals & BIT(signal)))
+	if (signal < 1 || signal > 31 || !(TELLING_SIGNALS & BIT(signal)))
 		return 0;
 	known = tracked_process(target);
 	if (!known || known->role == ROLE_HELPER)
@@ -49,7 +46,7 @@ int on_signal(unsigned long long *context)
 	record->sender_parent_pid = BPF_CORE_READ(sender, real_parent, tgid);
 	record->signal = signal;
 	record->code = code_of(info);
-	record->result = context[4];
+	record->result = result;
 	record->role = known->role;
 	BPF_CORE_READ_STR_INTO(&record->sender_comm, sender, comm);
 	BPF_CORE_READ_STR_INTO(&record->sender_parent_comm, sender, real_parent, comm);

@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from agent.kernel.bcc import BccError, compile_programs
+from agent.kernel.bcc_proof import disbelief
 from agent.kernel.climb import CORE_MEANS, Climbed, Refusals, climb
 from agent.kernel.connector import LIFECYCLE, ConnectorSource
 from agent.kernel.diag import DiagError, QueueDiag
-from agent.kernel.figures import Counts, Figures, figures_of
+from agent.kernel.figures import Counts, Figures, RunTime, figures_of
 from agent.kernel.ladder import LADDERS, WITHOUT, Means, Probe, Rung
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
@@ -57,14 +59,18 @@ class Kernel:
         bpf: BpfSource | None,
         diag: QueueDiag | None = None,
         tasks: TaskReader | None = None,
+        bcc: BpfSource | None = None,
     ) -> None:
         self.probes = tuple(probes)
         self.sources = tuple(sources)
         self.bpf = bpf
+        self._compiled: dict[Means, BpfSource | None] = {"bcc": bcc, **dict.fromkeys(CORE_MEANS, bpf)}
         programs = frozenset(program for probe in probes for program in probe.programs)
         always = any(probe.signal == "queue" and probe.means == "diag" for probe in probes)
         hearing = Hearing.by(programs, looks=diag is not None, always_looks=always)
-        self._queues = Queues(None if bpf is None else bpf.listeners, diag, hearing)
+        by_bcc = any(probe.signal == "queue" and probe.means == "bcc" for probe in probes)
+        hears_queues = bcc if by_bcc else bpf
+        self._queues = Queues(None if hears_queues is None else hears_queues.listeners, diag, hearing)
         self._tasks = tasks
 
     def probe(self, signal: str) -> Probe:
@@ -87,8 +93,8 @@ class Kernel:
 
     def renew(self, is_gone: Callable[[int, int], bool]) -> None:
         """To be called about once a minute: forgets processes that `is_gone` (pid, start in ns since boot)."""
-        if self.bpf is not None:
-            self.bpf.renew(is_gone)
+        for source in {source for source in self._compiled.values() if source is not None}:
+            source.renew(is_gone)
 
     def watch_listener(self, inode: int, holder_pid: int | None = None) -> None:
         """Follows the queue of this listening socket from now on.
@@ -133,8 +139,11 @@ class Kernel:
     def figures(self) -> dict[str, Figures]:
         """What each signal has brought so far, and what its programs cost."""
         counts = self.counts()
-        run_times = {} if self.bpf is None else self.bpf.run_times(p for probe in self.probes for p in probe.programs)
-        return {probe.signal: figures_of(probe, counts, run_times) for probe in self.probes}
+        return {probe.signal: figures_of(probe, counts, self._run_times(probe)) for probe in self.probes}
+
+    def _run_times(self, probe: Probe) -> Mapping[str, RunTime]:
+        source = self._compiled.get(probe.means)
+        return {} if source is None else source.run_times(probe.programs)
 
     def close(self) -> None:
         """Detaches everything."""
@@ -150,7 +159,8 @@ def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None, pr
     """
     wishes, procfs = wishes or {}, procfs or ProcFs()
     bpf, tasks, taken, why_not = _open_core(object_path, wishes)
-    sources: list[Source] = [] if bpf is None else [bpf]
+    bcc = _open_bcc(object_path, taken, wishes, procfs, why_not)
+    sources: list[Source] = [source for source in (bpf, bcc) if source is not None]
     sources += _open_connector(taken, wishes, procfs, bpf, why_not)
     if procfs.oom_kills() is None:
         why_not.refuse(_rung("oom", "counters"), "this kernel does not count OOM kills")
@@ -161,9 +171,18 @@ def open_kernel(object_path: Path, wishes: Mapping[str, Means] | None = None, pr
             fits = rung.means in WITHOUT_BPF and wishes.get(signal) in (None, rung.means)
             if signal not in taken and fits and not why_not.of(rung):
                 taken[signal] = rung
+    _drop_idle_context(taken, why_not)
     diag = _open_diag(taken, wishes, why_not)
     probes = [_probe(signal, taken.get(signal), wishes.get(signal), why_not) for signal in LADDERS]
-    return Kernel(probes, sources, bpf, diag, tasks)
+    return Kernel(probes, sources, bpf, diag, tasks, bcc)
+
+
+def _drop_idle_context(taken: dict[str, Rung], why_not: _WhyNot) -> None:
+    """The OOM killer's context is read where its mark is heard by the same programs, and nowhere else."""
+    if "oom_context" in taken and ("oom" not in taken or taken["oom"].means not in CORE_MEANS):
+        del taken["oom_context"]
+        for rung in LADDERS["oom_context"]:
+            why_not.refuse(rung, "nothing hears the OOM killer's mark in the kernel")
 
 
 class _WhyNot:
@@ -226,6 +245,40 @@ def _open_tasks(climbed: Climbed, types: TypeInformation) -> TaskReader | None:
         climbed.refusals.rungs[rung] = str(error)
     except BpfError as error:
         climbed.refusals.rungs[rung] = in_words(error.errno, error.strerror or str(error))
+    return None
+
+
+def _open_bcc(
+    object_path: Path,
+    taken: dict[str, Rung],
+    wishes: Mapping[str, Means],
+    procfs: ProcFs,
+    why_not: _WhyNot,
+) -> BpfSource | None:
+    """Programs compiled on this host: where the kernel has no BTF, or where they are asked for."""
+    offered = [s for s, rungs in LADDERS.items() if s not in taken and any(rung.means == "bcc" for rung in rungs)]
+    signals = [s for s in offered if wishes.get(s) == "bcc" or (wishes.get(s) is None and not BTF.exists())]
+    if not signals:
+        return None
+    why = ""
+    if not may_use_bpf():
+        why = in_words(1, "BPF is not permitted")
+    else:
+        try:
+            types = TypeInformation(object_path.read_bytes())
+            library = Libbpf()
+            source = BpfSource(library, compile_programs(library, signals), types)
+            why = disbelief(source, signals, procfs)
+            if not why:
+                taken.update((signal, _rung(signal, "bcc")) for signal in signals)
+                return source
+            source.close()
+        except FileNotFoundError:
+            why = f"the BPF object {object_path}, which describes the records, is not built; run make -C bpf"
+        except (BccError, LayoutError, BpfError) as error:
+            why = str(error)
+    for signal in signals:
+        why_not.refuse(_rung(signal, "bcc"), why)
     return None
 
 

@@ -91,7 +91,7 @@ make_venv() {
 runs() { "$1" -c '' 2>/dev/null; }
 
 set_up_bpf() {
-    [[ -e agent/kernel/reflex.bpf.o ]] || rm -f "$WORK/done/bpf"
+    [[ -e agent/kernel/reflex.bpf.o && -e agent/kernel/reflex.bcc.c ]] || rm -f "$WORK/done/bpf"
     step bpf "$(hash_of bpf)" "BPF programs" "" make -C bpf
 }
 

@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_carries_all_that_runs(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    needed = {"agent/kernel/reflex.bpf.o", "server/web/dist/index.html"}
+    needed = {"agent/kernel/reflex.bpf.o", "agent/kernel/reflex.bcc.c", "server/web/dist/index.html"}
     for pattern in ("agent/**/*.py", "server/**/*.py", "ctl/**/*.py", "playbooks/**/*.py"):
         needed |= {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern) if "node_modules" not in path.parts}
     for pattern in ("server/store/schema/*.sql", "server/web/dist/assets/*", "playbooks/library/*.yaml"):

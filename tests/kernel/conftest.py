@@ -70,6 +70,12 @@ def listen() -> Iterator[Listen]:
 
 
 @pytest.fixture
+def hear() -> type[Ear]:
+    """Makes an Ear of a kernel that is open already."""
+    return Ear
+
+
+@pytest.fixture
 def ear(listen: Listen) -> Ear:
     """A kernel source that listens from now on, by the best rungs there are."""
     heard_by_best = listen("")
