@@ -73,13 +73,22 @@ def _reasons(runs: Sequence[Run]) -> list[str]:
     parts = []
     for run in runs:
         lines = [f"{probe.signal}: {probe.reason}" for probe in run.probes if probe.reason]
-        lines += [f"{_short(test.name)}: skipped: {test.why}" for test in run.tests if test.outcome is Outcome.SKIPPED]
+        lines += _skips(run.tests)
         for test in run.tests:
             if test.outcome is Outcome.FAILED:
                 lines.append(f"{_short(test.name)}: FAILED\n{textwrap.indent(test.why, '    ')}")
         if lines:
             parts.append(f"--- {run.release} ---\n" + "\n".join(lines))
     return parts
+
+
+def _skips(tests: Sequence[Verdict]) -> list[str]:
+    """Each reason once, with all that were skipped for it."""
+    names: dict[str, list[str]] = {}
+    for test in tests:
+        if test.outcome is Outcome.SKIPPED:
+            names.setdefault(test.why, []).append(_short(test.name))
+    return [f"skipped: {why}\n" + textwrap.indent("\n".join(skipped), "    ") for why, skipped in names.items()]
 
 
 def _consoles(runs: Sequence[Run]) -> list[str]:

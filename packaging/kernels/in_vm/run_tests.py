@@ -98,8 +98,9 @@ def _summary(reports: list[pytest.TestReport], kernel_log: KernelLog) -> dict[st
     seconds = round(sum(report.duration for report in reports), 2)
     bad = [report for report in reports if report.failed]
     if bad:
-        log = "\n".join(["--- the kernel's log during the test ---", *kernel_log.lines()])
-        return {"outcome": "failed", "seconds": seconds, "why": "\n".join([*map(_whole_text, bad), log])}
+        logged = list(kernel_log.lines())
+        log = ["--- the kernel's log during the test ---", *logged] if logged else []
+        return {"outcome": "failed", "seconds": seconds, "why": "\n".join([*map(_whole_text, bad), *log])}
     skips = [report for report in reports if report.skipped]
     if skips:
         return {"outcome": "skipped", "seconds": seconds, "why": _reason(skips[0])}
