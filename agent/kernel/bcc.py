@@ -40,7 +40,7 @@ _ASK_S = 30.0
 _MAX_ANSWER_BYTES = 65536
 _MAX_DESCRIPTORS = 64
 _MODULES = Path("/lib/modules")
-_RELEASE = Path("include/config/kernel.release")
+_RELEASE = Path("include/generated/utsrelease.h")
 _MARK_VICTIM = Path("include/trace/events/oom.h")
 
 
@@ -97,8 +97,8 @@ def matching_headers(release: str, modules: Path = _MODULES) -> Path:
     """The headers of exactly this kernel; raises BccError. With others, programs load, attach and report garbage."""
     build = modules / release / "build"
     try:
-        found = (build / _RELEASE).read_text().strip()
-    except OSError:
+        _, found, _ = (build / _RELEASE).read_text().split('"')
+    except (OSError, ValueError):
         raise BccError(
             f"the headers of the running kernel are not there; install the package linux-headers-{release}"
         ) from None

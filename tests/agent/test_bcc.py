@@ -28,8 +28,8 @@ def translation() -> Any:
 
 def _headers(modules: Path, release: str, holds: str) -> Path:
     build = modules / release / "build"
-    (build / "include/config").mkdir(parents=True)
-    (build / "include/config/kernel.release").write_text(holds + "\n")
+    (build / "include/generated").mkdir(parents=True)
+    (build / "include/generated/utsrelease.h").write_text(f'#define UTS_RELEASE "{holds}"\n')
     return build
 
 
