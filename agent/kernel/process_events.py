@@ -83,14 +83,14 @@ class ProcessEvents:
             try:
                 self._socket.send(self._messages.request(self._messages.LISTEN, mark))
             except ConnectionRefusedError:
-                raise ConnectorError("it speaks in the initial network namespace only") from None
+                raise ConnectorError(_elsewhere(("network",))) from None
             number = self._answer(mark)
             if number == 0:
                 return
             if number is not None:
                 raise ConnectorError(_refused(number))
             if foreign := foreign_namespaces():
-                raise ConnectorError(f"it speaks in the initial {' and '.join(foreign)} namespace only")
+                raise ConnectorError(_elsewhere(foreign))
         raise ConnectorError("this kernel does not answer (CONFIG_PROC_EVENTS is off)")
 
     def _answer(self, mark: int) -> int | None:
@@ -149,7 +149,13 @@ def _attach_filter(opened: socket.socket, instructions: list[bytes]) -> None:
 
 
 def _refused(number: int | None) -> str:
+    if number == errno.EPERM and (foreign := foreign_namespaces()):
+        return _elsewhere(foreign)
     text = f"the kernel refuses it ({os.strerror(number or 0)})"
     if number == errno.EPERM and not has_capability(CAP_NET_ADMIN):
         return f"{text}; it needs CAP_NET_ADMIN, which this process does not have"
     return text
+
+
+def _elsewhere(namespaces: tuple[str, ...]) -> str:
+    return f"it speaks in the initial {' and '.join(namespaces)} namespace only"

@@ -238,8 +238,8 @@ def test_programs_that_are_no_interpreter_are_not_heard(listen: Any, python: Any
     ear = listen(ALL)
     other = subprocess.Popen(["sleep", "0.2"])
     other.wait()
-    marker = python("")
-    heard = ear.until(lambda records: bool(_of(records, ExitRecord, marker.pid)))
+    marker = python("import sys; sys.stdin.readline()")
+    heard = ear.until(lambda records: bool(_of(records, ExecRecord, marker.pid)))
     assert [r for r in heard if r.pid == other.pid] == []
 
 
