@@ -176,7 +176,7 @@ class Daemon:
         self._reporter.about_agent(
             "probe.attached" if attached else "probe.degraded",
             text,
-            severity="info" if attached else "warning",
+            severity="info" if attached or (probe.state == "degraded" and probe.signal in DETAILS) else "warning",
             cause=cause,
             attrs={"signal": probe.signal, "state": probe.state, "rung": probe.rung, "reason": probe.reason},
         )
