@@ -54,20 +54,26 @@ def exit_code(runs: Sequence[Run]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reflex test",
+        prog="reflex",
+        usage="./reflex test --kernels[=LIST] [options] [tests ...]",
         description="Boots kernels of /boot in VMs, one after the other, and runs the kernel tests in each.",
         epilog="exit codes: 0 every test passed on every kernel; 1 a test failed, or a kernel did not get through them; "
         "2 wrong usage; 3 a kernel could not be had or did not boot, and what ran passed",
     )
-    parser.add_argument("--kernels", type=_names, metavar="LIST", help="versions, as 6.1,6.12 (default: all of /boot)")
+    parser.add_argument(
+        "--kernels",
+        type=_names,
+        metavar="LIST",
+        help="versions, as --kernels=6.1,6.12 (default: Debian 12's two there, else each series in /boot)",
+    )
     parser.add_argument("--missing", type=_name_and_reason, action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--boot-limit", type=float, default=180, metavar="S", help="seconds for a boot (default 180)")
-    parser.add_argument("--limit", type=float, default=900, metavar="S", help="seconds for a kernel (default 900)")
+    parser.add_argument("--limit", type=float, default=1800, metavar="S", help="seconds for a kernel (default 1800)")
     parser.add_argument(
         "--until", type=float, default=float("inf"), metavar="TIME", help="Unix time of the end of it all"
     )
-    parser.add_argument("--test-limit", type=float, default=180, metavar="S", help="seconds for a test (default 180)")
+    parser.add_argument("--test-limit", type=float, default=300, metavar="S", help="seconds for a test (default 300)")
     parser.add_argument("-k", metavar="EXPRESSION", help="only tests that fit, as pytest means it")
     parser.add_argument("tests", nargs="*", default=["tests/kernel"], help="files or tests (default tests/kernel)")
     return parser
@@ -117,8 +123,10 @@ async def _one_by_one(
     kernels: Sequence[str], work: Work, limits: Limits, narrator: TerminalNarrator, missing: dict[str, str]
 ) -> list[Run]:
     runs = []
-    for name in kernels:
-        runs.append(await run_kernel(name, work, limits, narrator, missing.get(name, "")))
+    for number, name in enumerate(kernels):
+        reason = missing.get(name, "")
+        run = await run_kernel(name, work, limits, narrator, missing=reason, kernels_left=len(kernels) - number)
+        runs.append(run)
         narrator.note(summary_line(runs[-1]))
     return runs
 

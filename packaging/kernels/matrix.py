@@ -23,9 +23,9 @@ class Limits:
     kernel_s: float
     deadline_s: float
 
-    def of_kernel(self, now_s: float) -> float:
-        """What a kernel that starts now may take."""
-        return min(self.kernel_s, self.deadline_s - now_s)
+    def of_kernel(self, now_s: float, kernels_left: int) -> float:
+        """What a kernel that starts now may take, so that as much is left for each of those behind it."""
+        return min(self.kernel_s, (self.deadline_s - now_s) / kernels_left)
 
 
 class Narrator(Protocol):
@@ -43,18 +43,28 @@ class Boot(Protocol):
 
 
 async def run_kernel(
-    name: str, work: Work, limits: Limits, narrator: Narrator, missing: str = "", *, boot: Boot = vm_command
+    name: str,
+    work: Work,
+    limits: Limits,
+    narrator: Narrator,
+    *,
+    missing: str = "",
+    kernels_left: int = 1,
+    boot: Boot = vm_command,
 ) -> Run:
-    """Boots the kernel of that name and runs the tests in it; `missing` says why there may be no image of it."""
+    """Boots the kernel of that name and runs the tests in it; `missing` says why there may be no image of it.
+
+    `kernels_left` counts this one and those that share the time with it.
+    """
     image = find_image(name)
     if image is None:
         return Run(name, "", State.NOT_HAD, why=missing or f"there is no /boot/vmlinuz-{name}*")
-    limit_s = limits.of_kernel(time.monotonic())
+    limit_s = limits.of_kernel(time.monotonic(), kernels_left)
     if limit_s < limits.boot_s:
         return Run(name, image.release, State.NOT_HAD, why=f"only {max(limit_s, 0):.0f} s were left, less than a boot")
     with tempfile.TemporaryDirectory(prefix="reflex-vm-") as folder:
         home, results = _make_folders(Path(folder))
-        watch = _Watch(name, image.release, results / PROGRESS, narrator)
+        watch = _Watch(name, image.release, results / PROGRESS, narrator, is_limit_its_own=limit_s == limits.kernel_s)
         async with started_vm(boot(image.path, results, work, limit_s=limit_s), home) as vm:
             why = await watch.until_over(vm, limits.boot_s, limit_s)
         return watch.run(why, vm.console)
@@ -71,11 +81,13 @@ def _make_folders(base: Path) -> tuple[Path, Path]:
 class _Watch:
     """Follows one VM by its lines of progress."""
 
-    def __init__(self, kernel: str, release: str, lines: Path, narrator: Narrator) -> None:
+    def __init__(self, kernel: str, release: str, lines: Path, narrator: Narrator, *, is_limit_its_own: bool) -> None:
         self._kernel = kernel
         self._release = release
         self._lines = lines
         self._narrator = narrator
+        self._is_limit_its_own = is_limit_its_own
+        self._is_out_of_time = False
         self._started_s = time.monotonic()
         self._heard = 0
         self.progress = Progress()
@@ -92,17 +104,17 @@ class _Watch:
             if self.progress.booted_s is None and elapsed_s > boot_limit_s:
                 return f"did not come up within {boot_limit_s:g} s; killed"
             if elapsed_s > limit_s:
-                return f"took longer than {limit_s:.0f} s; killed{self._where()}"
+                self._is_out_of_time = not self._is_limit_its_own
+                return f"took longer than {self._of_what(limit_s)}; killed{self._where()}"
 
     def run(self, why: str, console: str) -> Run:
         """The result."""
         heard = self.progress
-        state = State.NOT_BOOTED if heard.booted_s is None else State.CUT_OFF if why else State.RAN
         total_s = time.monotonic() - self._started_s
         return Run(
             self._kernel,
             self._release,
-            state,
+            self._state(why),
             why,
             heard.booted_s,
             total_s,
@@ -110,6 +122,16 @@ class _Watch:
             tuple(heard.probes),
             console,
         )
+
+    def _state(self, why: str) -> State:
+        if self.progress.booted_s is None:
+            return State.NOT_BOOTED
+        if self._is_out_of_time:
+            return State.OUT_OF_TIME
+        return State.CUT_OFF if why else State.RAN
+
+    def _of_what(self, limit_s: float) -> str:
+        return f"{limit_s:.0f} s" if self._is_limit_its_own else f"the {limit_s:.0f} s that were left for it"
 
     def _read(self, elapsed_s: float) -> None:
         if not self._lines.exists():

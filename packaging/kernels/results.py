@@ -35,6 +35,9 @@ class State(StrEnum):
     CUT_OFF = "cut off"
     """The tests ran, but not to their end: the kernel crashed, hung, or took too long."""
 
+    OUT_OF_TIME = "out of time"
+    """The tests ran well, but the time for all kernels was over before their end."""
+
     RAN = "ran"
 
 
@@ -84,7 +87,7 @@ class Run:
     @property
     def has_failed(self) -> bool:
         """Whether the tree has to answer for this run. A run in which no test passed has shown nothing: it failed."""
-        if self.state is State.CUT_OFF:
+        if self.state is State.CUT_OFF or self.count(Outcome.FAILED):
             return True
         return self.state is State.RAN and (self.count(Outcome.PASSED) == 0 or any(map(_is_bad, self.tests)))
 

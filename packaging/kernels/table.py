@@ -93,7 +93,7 @@ def _skips(tests: Sequence[Verdict]) -> list[str]:
 
 def _consoles(runs: Sequence[Run]) -> list[str]:
     """The console's last lines, where something did not come to its end."""
-    broken = [run for run in runs if run.state in (State.NOT_BOOTED, State.CUT_OFF) and run.console.strip()]
+    broken = [run for run in runs if run.why and run.console.strip()]
     return [f"--- {run.release}: last lines of the console ---\n{_last_lines(run.console)}" for run in broken]
 
 

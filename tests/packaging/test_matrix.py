@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import signal
 import subprocess
@@ -104,8 +105,25 @@ async def test_a_kernel_for_which_no_time_is_left_is_not_started() -> None:
     assert "were left, less than a boot" in ran.why
 
 
+def test_the_time_that_is_left_is_shared() -> None:
+    limits = Limits(boot_s=10, kernel_s=100, deadline_s=1000)
+    assert [limits.of_kernel(900, left) for left in (1, 2, 4)] == [100, 50, 25]
+    assert limits.of_kernel(0, 2) == 100
+
+
+async def test_a_kernel_that_is_out_of_time_has_not_failed() -> None:
+    """Its limit is not the kernel's own but what was left of the time for all."""
+    ran = await run(ALL_LINES + "exec sleep 300", boot_s=2, kernel_s=60, left_s=3)
+    assert ran.state is State.OUT_OF_TIME
+    assert re.fullmatch(r"took longer than the \d s that were left for it; killed, in b", ran.why)
+    assert not ran.has_failed
+    failed = '"outcome": "failed"'
+    ran = await run(ALL_LINES.replace('"outcome": "passed"', failed) + "exec sleep 300", boot_s=2, left_s=3)
+    assert ran.has_failed
+
+
 async def test_a_kernel_that_is_not_there() -> None:
-    ran = await run_kernel("9.9", WORK, Limits(1, 1, 1), Silent(), "apt knows no package of it")
+    ran = await run_kernel("9.9", WORK, Limits(1, 1, 1), Silent(), missing="apt knows no package of it")
     assert (ran.state, ran.why) == (State.NOT_HAD, "apt knows no package of it")
     ran = await run_kernel("9.9", WORK, Limits(1, 1, 1), Silent())
     assert ran.why == "there is no /boot/vmlinuz-9.9*"
