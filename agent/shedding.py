@@ -86,13 +86,14 @@ class Shedding:
             self._tell_alarm(verdict)
 
     def _tell_shed(self, verdict: Verdict) -> None:
-        if "memory" in verdict.over and self._began is None:
+        tidied = "memory" in verdict.over and self._began is None
+        if tidied:
             gc.collect()
             trim()
         event = self._reporter.about_agent(
             "agent.shedding",
             f"The agent on {self._host} is over its own budget ({self._figures(verdict)}) and samples less: "
-            f"{self.level.samples}. Events go on.",
+            f"{self.level.samples}. Events go on.{' It gave free memory back to the system.' * tidied}",
             severity="warning",
             cause=self._began,
             attrs=self._attrs(verdict),

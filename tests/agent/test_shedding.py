@@ -132,6 +132,15 @@ def test_memory_that_stays_over_the_budget_is_critical(agent: Told) -> None:
     assert alarm["cause"] == agent.events()[0]["id"]
 
 
+def test_free_memory_is_given_back_once(agent: Told) -> None:
+    agent.spends(SWOLLEN, 100)
+    assert [event["text"].endswith("It gave free memory back to the system.") for event in agent.events()] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_cpu_that_stays_over_the_budget_is_a_warning(agent: Told) -> None:
     agent.spends(BUSY, 1000)
     (alarm,) = [event for event in agent.events() if event["kind"] == "agent.over_budget"]
