@@ -36,7 +36,7 @@ KPROBES: Mapping[str, str] = {
 }
 MAPS = ("records", "tracked", "tracked_slots", "counters", "listeners")
 
-_ASK_S = 30.0
+_ASK_S = 180.0
 _MAX_ANSWER_BYTES = 65536
 _MAX_DESCRIPTORS = 64
 _MODULES = Path("/lib/modules")
