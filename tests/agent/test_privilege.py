@@ -58,3 +58,11 @@ def test_the_page_has_every_need() -> None:
         assert found is not None, need
         assert (found["kept"] == "until it hears the kernel") == (need.until == "attached")
     assert page.count("| `CAP_") == len(NEEDS)
+
+
+def test_the_unit_is_bound_to_the_table() -> None:
+    """systemd sets score and limit itself; CAP_SYS_ADMIN is for those who ask for it, with the drop-in of the page."""
+    unit = (Path(__file__).parents[2] / "packaging" / "systemd" / "reflexd.service").read_text()
+    (given,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.M)
+    by_others = {Capability.SYS_RESOURCE, Capability.SYS_ADMIN}
+    assert set(given.split()) == {str(need.capability) for need in NEEDS if need.capability not in by_others}
