@@ -19,6 +19,8 @@ import pytest
 
 # Only what the tests need: each further plugin is imported at a tenth of the usual speed.
 PLUGINS = ["--disable-plugin-autoload", "-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider"]
+# pyproject.toml sets the limit of a fast machine; Reporter has the one of this machine.
+NO_LIMIT = ["-p", "pytest_timeout", "--timeout=0"]
 KILL_AFTER_LIMITS = 1.5
 
 
@@ -136,7 +138,7 @@ def main(arguments: list[str]) -> int:
     """pytest's exit code."""
     reporter = Reporter(Path(arguments[0]), float(arguments[1]))
     reporter.tell("probes", probes=_probes())
-    code = pytest.main([*PLUGINS, *arguments[2:]], plugins=[reporter])
+    code = pytest.main([*PLUGINS, *NO_LIMIT, *arguments[2:]], plugins=[reporter])
     reporter.tell("finished", exit=int(code))
     return int(code)
 
