@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agent.procfs import Listener, ProcFs
 from agent.service import Service
 
-WORKERS_AT_ONCE = 8
+WORKERS_AT_ONCE = 32
 """New workers looked at in one go; the others have their turn the next time."""
 
-_SOCKETS = "socket:["
-
-
 _Ident = tuple[int, int]
+_Listeners = Mapping[int, Listener]
 
 
 class ListenerKeeper:
@@ -24,29 +22,32 @@ class ListenerKeeper:
 
     def __init__(self, procfs: ProcFs) -> None:
         self._procfs = procfs
-        self._sockets: dict[_Ident, frozenset[str]] = {}
-        self._found: dict[_Ident, tuple[Listener, ...]] = {}
+        self._sockets: dict[_Ident, frozenset[int]] = {}
+        self._found: dict[_Ident, _Listeners] = {}
         self._holders: dict[int, int] = {}
 
     def refresh(self, services: Iterable[Service]) -> None:
         """Looks at what is new, forgets what is gone."""
+        networks = _Networks(self._procfs)
         holders: dict[int, int] = {}
         alive: set[_Ident] = set()
         budget = WORKERS_AT_ONCE
         for service in services:
-            idents = [(service.master_pid, service.start_ticks)]
-            self._look_at_master(idents[0])
+            master = (service.master_pid, service.start_ticks)
+            self._look_at_master(master, networks)
+            idents = [master]
             for worker in service.workers.values():
                 ident = (worker.ref.pid, worker.ref.start_ticks)
                 idents.append(ident)
                 if budget and worker.ready_us is not None and ident not in self._found:
-                    self._found[ident] = self._procfs.listeners(worker.ref.pid)
+                    self._look_at_worker(ident, self._found[master], networks)
                     budget -= 1
-            held = {listener.inode: listener for ident in reversed(idents) for listener in self._found.get(ident, ())}
+            held: dict[int, Listener] = {}
+            for pid, start_ticks in reversed(idents):
+                for inode, listener in self._found.get((pid, start_ticks), {}).items():
+                    held[inode] = listener
+                    holders[inode] = pid
             service.listeners = tuple(held[inode] for inode in sorted(held))
-            for pid, start_ticks in idents:
-                for listener in self._found.get((pid, start_ticks), ()):
-                    holders.setdefault(listener.inode, pid)
             alive.update(idents)
         self._holders = holders
         self._found = {ident: found for ident, found in self._found.items() if ident in alive}
@@ -56,8 +57,32 @@ class ListenerKeeper:
         """A process that has the listener open: a master if one has."""
         return self._holders.get(inode)
 
-    def _look_at_master(self, ident: _Ident) -> None:
-        sockets = frozenset(file.link for file in self._procfs.open_files(ident[0], _SOCKETS))
+    def _look_at_master(self, ident: _Ident, networks: _Networks) -> None:
+        sockets = self._procfs.sockets(ident[0])
         if self._sockets.get(ident) != sockets:
             self._sockets[ident] = sockets
-            self._found[ident] = self._procfs.listeners(ident[0])
+            self._found[ident] = networks.listeners(ident[0], sockets)
+
+    def _look_at_worker(self, ident: _Ident, inherited: _Listeners, networks: _Networks) -> None:
+        own = self._procfs.sockets(ident[0]) - inherited.keys()
+        self._found[ident] = networks.listeners(ident[0], own)
+
+
+class _Networks:
+    """The listeners of each network namespace, read at most once."""
+
+    def __init__(self, procfs: ProcFs) -> None:
+        self._procfs = procfs
+        self._known: dict[str, _Listeners] = {}
+
+    def listeners(self, pid: int, sockets: frozenset[int]) -> _Listeners:
+        """Those of the process's sockets that listen."""
+        if not sockets:
+            return {}
+        name = self._procfs.network(pid)
+        every = self._known.get(name)
+        if every is None:
+            every = self._procfs.listening(pid)
+            if name:
+                self._known[name] = every
+        return {inode: every[inode] for inode in sockets & every.keys()}

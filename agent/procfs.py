@@ -249,12 +249,28 @@ class ProcFs:
 
     def listeners(self, pid: int) -> tuple[Listener, ...]:
         """The listening TCP and unix sockets that the process holds open."""
-        prefix = "socket:["
-        held = {int(f.link[len(prefix) : -1]) for f in self._sockets(pid, prefix)}
+        held = self.sockets(pid)
         if not held:
             return ()
+        return tuple(listener for inode, listener in self.listening(pid).items() if inode in held)
+
+    def sockets(self, pid: int) -> frozenset[int]:
+        """Inodes of the sockets that the process holds open."""
+        prefix = "socket:["
+        files = self.open_files(pid, prefix)
+        return frozenset(int(file.link[len(prefix) : -1]) for file in files if stat.S_ISSOCK(file.mode))
+
+    def network(self, pid: int) -> str:
+        """The name of the process's network namespace; empty when it cannot be had."""
+        return self._link(pid, "ns/net")
+
+    def listening(self, pid: int) -> dict[int, Listener]:
+        """All listeners in the process's network namespace, by inode.
+
+        Dear: for TCP the kernel walks its whole table of connections, some 10 ms on a host with much memory.
+        """
         every = (*self._tcp(pid, "tcp"), *self._tcp(pid, "tcp6"), *self._unix(pid))
-        return tuple(listener for listener in every if listener.inode in held)
+        return {listener.inode: listener for listener in every}
 
     def usage(self, pid: int) -> Usage | None:
         """What the process has used so far, or None when it is gone."""
@@ -281,9 +297,6 @@ class ProcFs:
         comm, numbers = fields
         ticks = int(numbers[11]) + int(numbers[12])
         return Remains(numbers[0] in _DEAD_STATES, ticks * _NS_PER_TICK, self._owner(pid), comm)
-
-    def _sockets(self, pid: int, prefix: str) -> Iterator[OpenFile]:
-        return (f for f in self.open_files(pid, prefix) if stat.S_ISSOCK(f.mode))
 
     def _stat(self, pid: int) -> tuple[str, list[str]] | None:
         """Name and the fields after it: index 0 is the state, 1 the parent, 19 the start time."""
