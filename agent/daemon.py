@@ -24,6 +24,7 @@ from agent.privilege import Privileges
 from agent.probes import row
 from agent.procfs import ProcFs
 from agent.protect import protect
+from agent.pulse import next_pulse
 from agent.queue_beat import QueueBeat
 from agent.readings_beat import ReadingsBeat
 from agent.reporter import Reporter
@@ -39,10 +40,10 @@ log = logging.getLogger(__name__)
 READY_POLL_S = 0.05
 PATIENT_READY_POLL_S = 1.0
 PATIENT_AFTER_US = 30_000_000
-TICK_S = 1.0
 SCAN_S = 2.0
 COST_EVERY_TICKS = 10
-LOOK_AROUND_EVERY_TICKS = 60
+RENEW_EVERY_TICKS = 60
+LOOK_AROUND_EVERY_TICKS = 300
 STOP_GRACE_S = 3.0
 DEFECT_PAUSE_S = 1.0
 DEFECT_TOLD_EVERY_US = 60_000_000
@@ -239,7 +240,7 @@ class Daemon:
     async def _tick_beat(self) -> None:
         ticks = 0
         while True:
-            await asyncio.sleep(TICK_S)
+            await next_pulse()
             ticks += 1
             self._clock.refresh()
             self._watch(self._watcher.tick)
@@ -250,6 +251,7 @@ class Daemon:
                 self._sample_cost()
             if ticks % LOOK_AROUND_EVERY_TICKS == 1:
                 self._look_around()
+            if ticks % RENEW_EVERY_TICKS == 1:
                 self._kernel.renew(self._watcher.is_gone)
 
     async def _scan_beat(self) -> None:

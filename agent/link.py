@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from agent.wire import MAX_BATCH_RECORDS, MAX_BODY_BYTES
 __all__ = ["Link", "LinkError"]
 
 HEARTBEAT_S = 5.0
-GATHER_SAMPLES_S = 1.0
+GATHER_SAMPLES_S = 2.0
 BATCH_RECORDS = MAX_BATCH_RECORDS // 2
 BATCH_BYTES = MAX_BODY_BYTES // 4
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.2, 15.0
@@ -44,7 +45,7 @@ class Link:
         rejected_file: Path,
         allow_plain_http: bool = False,
     ) -> None:
-        """`status` is asked for every batch. Raises LinkError for an address that would give the key away."""
+        """`status` is asked for every few seconds, and with events. Raises LinkError for an address that would give the key away."""
         self._endpoint = endpoint_of(url, allow_plain_http=allow_plain_http)
         self._authorization = authorization(host_key)
         self._spool = spool
@@ -56,6 +57,7 @@ class Link:
         self._records_at_once = BATCH_RECORDS
         self._trouble = ""
         self._status_trouble = ""
+        self._status_due_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -140,17 +142,26 @@ class Link:
 
     async def _post(self, batch: SpoolBatch) -> Answer:
         assert self._session is not None
-        body, headers = encode_batch(self._spool.id, self._encoded_status(), batch)
+        status = self._encoded_status() if self._wants_status(batch) else b"{}"
+        body, headers = encode_batch(self._spool.id, status, batch)
         try:
             async with self._session.post(
                 self._endpoint.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 said = await _read_bounded(answer.content)
-                return read_answer(answer.status, answer.headers.get("Retry-After", ""), said, batch)
+                taken = read_answer(answer.status, answer.headers.get("Retry-After", ""), said, batch)
         except TimeoutError:
             raise TryLater("server unreachable (no answer in time)") from None
         except (aiohttp.ClientError, OSError) as error:
             raise TryLater(f"server unreachable ({str(error) or type(error).__name__})") from None
+
+        if status != b"{}":
+            self._status_due_s = time.monotonic() + HEARTBEAT_S
+        return taken
+
+    def _wants_status(self, batch: SpoolBatch) -> bool:
+        """With events and on every heartbeat; samples alone mostly go without it, as making it is dear."""
+        return bool(batch.events) or not batch or time.monotonic() >= self._status_due_s
 
     def _encoded_status(self) -> bytes:
         """The status must never stop the sending, whatever is wrong with it."""

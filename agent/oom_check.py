@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -11,13 +10,14 @@ from agent import oom_sentences as sentences
 from agent.counters import Balance, Counted, Difference
 from agent.ids import new_event_id
 from agent.oom_counts import CountReader
+from agent.pulse import next_pulse
 from agent.wire import Event, Evidence
 
 log = logging.getLogger(__name__)
 
-CHECK_EVERY_S = 10.0
+CHECK_EVERY_S = 10
 
-CHECK_AGAIN_S = 4.0
+CHECK_AGAIN_S = 4
 """Longer than a marked process may take to end before it is told (rollup.OOM_CONFIRM_US) and the tick that tells it."""
 
 _OOM_KINDS = ("worker.oom_killed", "process.oom_killed")
@@ -56,7 +56,7 @@ class OomCheck:
     async def oom_beat(self) -> None:
         """Compares now and then, and soon again where something differs."""
         while True:
-            await asyncio.sleep(CHECK_AGAIN_S if self._is_suspicious() else CHECK_EVERY_S)
+            await next_pulse(CHECK_AGAIN_S if self._is_suspicious() else CHECK_EVERY_S)
             self._compare()
 
     def finish(self) -> None:

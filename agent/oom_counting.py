@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,9 +9,8 @@ from agent import oom_sentences as sentences
 from agent.counters import Counted, rise
 from agent.ids import new_event_id
 from agent.oom_counts import CountReader
+from agent.pulse import next_pulse
 from agent.wire import Event
-
-LOOK_EVERY_S = 1.0
 
 EXPLAINS_US = 5_000_000
 """How long a counted kill explains a death: a scan notices deaths up to two seconds late."""
@@ -50,7 +48,7 @@ class OomCounting:
     async def oom_beat(self) -> None:
         """Looks about once a second."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await next_pulse()
             self._tell(self._look())
 
     def finish(self) -> None:

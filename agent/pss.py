@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-BUDGET_SHARE = 0.001
-"""1 ms of CPU time in a second, or 10 ms in 10 s."""
+BUDGET_SHARE = 0.0005
+"""0.5 ms of CPU time in a second, or 5 ms in 10 s."""
 
-SAVED_MOST_S = 0.01
+SAVED_MOST_S = 0.005
 """Budget that is not used is saved up to this."""
 
 PAUSE_S = 10.0
@@ -50,14 +50,16 @@ class PssPlan:
         """Keeps only what is known of these."""
         self._looks = {ident: look for ident, look in self._looks.items() if ident in alive}
 
-    def next(self, rss_bytes: Mapping[Ident, int], now_s: float) -> Ident | None:
-        """The process to look at now, out of these with their resident memory; None when it is better to wait."""
+    def due(self, rss_bytes: Mapping[Ident, int], now_s: float) -> list[Ident]:
+        """The processes to look at, out of these with their resident memory; who waited longest comes first."""
+        due = [ident for ident, rss in rss_bytes.items() if self._is_due(ident, rss, now_s)]
+        return sorted(due, key=self._last_s)
+
+    def has_budget(self, now_s: float) -> bool:
+        """Whether one more look may begin now."""
         self._budget_s = min(self._budget_s + BUDGET_SHARE * (now_s - self._counted_s), SAVED_MOST_S)
         self._counted_s = now_s
-        if self._budget_s <= 0:
-            return None
-        due = [ident for ident, rss in rss_bytes.items() if self._is_due(ident, rss, now_s)]
-        return min(due, key=self._last_s, default=None)
+        return self._budget_s > 0
 
     def looked(self, ident: Ident, rss_bytes: int, *, at_s: float, cost_s: float) -> None:
         """Books a look and what it cost."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,16 +14,13 @@ from agent.kernel.ladder import Probe
 from agent.kernel.queues import QueueReading
 from agent.listeners import ListenerKeeper
 from agent.procfs import ProcFs
+from agent.pulse import next_pulse
 from agent.queues import QueueSecond, Saturation, WaitEstimate, between, mean_wait_ms, percentile_ms, together
 from agent.reporter import Reporter
 from agent.service import Service
 from agent.wire import Event, Scalar
 
-AFTER_THE_SECOND_NS = 50_000_000
-"""Read a little after the turn of the second of the boot clock, so that the second is over on all CPUs."""
-
-SECOND_NS = 1_000_000_000
-REFRESH_EVERY_TICKS = 5
+REFRESH_EVERY_TICKS = 10
 
 
 class QueueKernel(Protocol):
@@ -79,10 +75,9 @@ class QueueBeat:
         self._services: tuple[int, ...] = ()
 
     async def queue_beat(self) -> None:
-        """Ticks for ever, each time right after a second of the boot clock has ended."""
+        """Ticks for ever, on every pulse."""
         while True:
-            into_second_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) % SECOND_NS
-            await asyncio.sleep((SECOND_NS + AFTER_THE_SECOND_NS - into_second_ns) / SECOND_NS)
+            await next_pulse()
             self.tick()
             if self._kernel.looks_at_queues:
                 await asyncio.sleep(0.5)

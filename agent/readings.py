@@ -8,7 +8,7 @@ from math import inf
 
 from agent.kernel.readings import Reading
 
-MOST_AGE_S = 15.0
+MOST_AGE_S = 60.0
 """A value that does not move is told again before it is older than this: a longer gap means that there is no agent."""
 
 KIB = 1024
@@ -43,21 +43,26 @@ STEPS: Mapping[str, Step] = {
 METRICS = tuple(STEPS)
 
 
-def values_of(before: Reading | None, now: Reading, passed_s: float) -> list[float | None]:
+def values_of(before: Reading | None, now: Reading, passed_s: float) -> Sequence[float | None]:
     """The values of METRICS; rates are those between two readings `passed_s` apart. None is what is not known."""
-    gauges: list[float | None] = [now.anon_bytes, now.file_bytes, now.shmem_bytes, now.swap_bytes, now.threads]
+    _, cpu, delay, anon, file, shmem, swap, minor, major, voluntary, involuntary, _, threads = now
     if before is None or passed_s <= 0:
-        return gauges + [None] * (len(METRICS) - len(gauges))
-    percent = 100 / (passed_s * 1e9)
-    return [
-        *gauges,
-        _rate(before.cpu_ns, now.cpu_ns, percent),
-        _rate(before.run_delay_ns, now.run_delay_ns, percent),
-        _rate(before.minor_faults, now.minor_faults, 1 / passed_s),
-        _rate(before.major_faults, now.major_faults, 1 / passed_s),
-        _rate(before.voluntary_switches, now.voluntary_switches, 1 / passed_s),
-        _rate(before.involuntary_switches, now.involuntary_switches, 1 / passed_s),
-    ]
+        return anon, file, shmem, swap, threads, None, None, None, None, None, None
+    _, old_cpu, old_delay, _, _, _, _, old_minor, old_major, old_voluntary, old_involuntary, _, _ = before
+    per_s, percent = 1 / passed_s, 100 / (passed_s * 1e9)
+    return (
+        anon,
+        file,
+        shmem,
+        swap,
+        threads,
+        _rate(old_cpu, cpu, percent),
+        _rate(old_delay, delay, percent),
+        _rate(old_minor, minor, per_s),
+        _rate(old_major, major, per_s),
+        _rate(old_voluntary, voluntary, per_s),
+        _rate(old_involuntary, involuntary, per_s),
+    )
 
 
 class Told:
@@ -73,25 +78,34 @@ class Told:
         Processes that are given different ones do not renew all their values in the same second.
         """
         self._steps = tuple(steps)
-        self._lowest = [inf] * len(self._steps)
-        self._highest = [-inf] * len(self._steps)
+        self._forget()
         self._first_renewal_s = min(first_renewal_s, MOST_AGE_S)
         self._renewal_s: float | None = None
 
     def step(self, values: Sequence[float | None], *, now_s: float, period_s: float) -> list[tuple[int, float]]:
         """What has to be told now: places in `values`, each with the value. `period_s` is the time to the next step."""
-        everything = self._is_due(now_s, period_s)
+        if self._is_due(now_s, period_s):
+            self._forget()
         told = []
-        for place, value in enumerate(values):
+        for place, (value, lowest, highest) in enumerate(zip(values, self._lowest, self._highest, strict=True)):
             if value is None:
                 self._lowest[place], self._highest[place] = inf, -inf
-            elif everything or not self._lowest[place] <= value <= self._highest[place]:
-                value = round(value, 2)
-                step = self._steps[place]
-                leeway = max(step.least, step.share * abs(value))
-                self._lowest[place], self._highest[place] = value - leeway, value + leeway
-                told.append((place, value))
+            elif not lowest <= value <= highest:
+                told.append((place, self._remember(place, value)))
         return told
+
+    def _forget(self) -> None:
+        """From here on any value has to be told."""
+        self._lowest = [inf] * len(self._steps)
+        self._highest = [-inf] * len(self._steps)
+
+    def _remember(self, place: int, value: float) -> float:
+        """The value as it is told."""
+        value = round(value, 2)
+        step = self._steps[place]
+        leeway = max(step.least, step.share * abs(value))
+        self._lowest[place], self._highest[place] = value - leeway, value + leeway
+        return value
 
     def _is_due(self, now_s: float, period_s: float) -> bool:
         """Whether a value told last at the renewal before could be too old by the next step, which may be late."""

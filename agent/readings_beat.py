@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from agent.clock import Clock
@@ -14,16 +13,17 @@ from agent.kernel.ladder import Probe
 from agent.kernel.readings import Reading
 from agent.procfs import ProcFs, Shares
 from agent.pss import Ident, PssPlan
+from agent.pulse import next_pulse
 from agent.readings import METRICS, MOST_AGE_S, STEPS, Told, values_of
 from agent.reporter import Reporter
 from agent.rollup import NS_PER_TICK
 from agent.service import Service
-from agent.wire import Sample
+from agent.wire import Row
 
 if TYPE_CHECKING:
     from agent.readings_psutil import PsutilReader
 
-PERIOD_S = 1.0
+PERIOD_S = PULSE_S = 1.0
 NEW_AT_ONCE = 32
 """Processes that are told of for the first time in one go; the others have their turn the next time."""
 
@@ -74,8 +74,12 @@ class ReadingsBeat:
 
     async def readings_beat(self) -> None:
         """Reads for ever; on every so many readings, looks at what is shared."""
-        for readings in count(1):
-            await self._period()
+        readings, read_s = 0, time.monotonic()
+        while True:
+            await next_pulse()
+            if time.monotonic() - read_s < self.period_s - PULSE_S / 2:
+                continue
+            readings, read_s = readings + 1, time.monotonic()
             self.tick()
             if readings % SHARES_EVERY_READINGS == 0:
                 await self.look_at_shares()
@@ -85,7 +89,7 @@ class ReadingsBeat:
         readings = self._read()
         now_ns, now_us = self._clock.monotonic_ns(), self._clock.now_us()
         watched: dict[Ident, _Watched] = {}
-        samples: list[Sample] = []
+        rows: list[Row] = []
         new = 0
         for reading in readings:
             ident = (reading.pid, reading.start_ns)
@@ -97,27 +101,21 @@ class ReadingsBeat:
                 new += 1
             watched[ident] = one
             for place, value in _moved(one, reading, now_ns, self.period_s):
-                samples.append(Sample(now_us, METRICS[place], value, one.service, one.subject))
+                rows.append((METRICS[place], value, one.service, one.subject))
         self._watched = watched
-        self._send(samples)
+        self._reporter.samples(now_us, rows)
 
     async def look_at_shares(self) -> None:
         """Reads PSS and USS of some, as far as the budget goes, off the event loop."""
         rss = {ident: size for ident, one in self._watched.items() if (size := _rss_bytes(one.before)) is not None}
         now_us = self._clock.now_us()
-        samples: list[Sample] = []
+        rows: list[Row] = []
         for ident, shares in await asyncio.to_thread(self._shares, rss):
             one = self._watched.get(ident)
             if one is not None:
-                samples.append(Sample(now_us, "worker.pss_bytes", shares.pss_bytes, one.service, one.subject))
-                samples.append(Sample(now_us, "worker.uss_bytes", shares.uss_bytes, one.service, one.subject))
-        self._send(samples)
-
-    async def _period(self) -> None:
-        """Sleeps for a period, in naps: one that is made shorter meanwhile counts at once."""
-        began_s = time.monotonic()
-        while (left_s := began_s + self.period_s - time.monotonic()) > 0:
-            await asyncio.sleep(min(left_s, PERIOD_S))
+                rows.append(("worker.pss_bytes", shares.pss_bytes, one.service, one.subject))
+                rows.append(("worker.uss_bytes", shares.uss_bytes, one.service, one.subject))
+        self._reporter.samples(now_us, rows)
 
     def _read(self) -> list[Reading]:
         means = self._kernel.probe("readings").means
@@ -148,15 +146,13 @@ class ReadingsBeat:
                 return _watch(service, f"master (pid {reading.pid})", reading.pid)
         return None
 
-    def _send(self, samples: list[Sample]) -> None:
-        for sample in samples:
-            self._reporter.sample(sample.metric, sample.value, service=sample.service, subject=sample.subject)
-
     def _shares(self, rss_bytes: Mapping[Ident, int]) -> list[tuple[Ident, Shares]]:
         """One look after another until the plan has no more; runs in a thread."""
         self._plan.forget_others(rss_bytes)
         found = []
-        while (ident := self._plan.next(rss_bytes, now_s := time.monotonic())) is not None:
+        for ident in self._plan.due(rss_bytes, time.monotonic()):
+            if not self._plan.has_budget(now_s := time.monotonic()):
+                break
             pid, start_ns = ident
             started_ns = time.thread_time_ns()
             shares = self._procfs.shares(pid)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 
 from agent.clock import Clock
 from agent.ids import new_event_id
 from agent.spool import Spool
-from agent.wire import Event, Evidence, Sample, Scalar, Severity, event_to_json, sample_to_json
+from agent.wire import (
+    MAX_ROWS,
+    Event,
+    Evidence,
+    Row,
+    Sample,
+    Scalar,
+    Severity,
+    event_to_json,
+    moment_to_json,
+    sample_to_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,3 +68,8 @@ class Reporter:
         """Spools one number, now."""
         sample = Sample(self._clock.now_us(), metric, value, service, subject)
         self._spool.append_sample(orjson.dumps(sample_to_json(sample)))
+
+    def samples(self, ts_us: int, rows: Sequence[Row]) -> None:
+        """Spools many numbers of one moment, in as few records as the contract allows."""
+        for start in range(0, len(rows), MAX_ROWS):
+            self._spool.append_sample(orjson.dumps(moment_to_json(ts_us, rows[start : start + MAX_ROWS])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from agent.budget import LEVELS, MIB, Budget, Cost, Level, Limits, Verdict
@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.kernel.heap import trim
 from agent.reporter import Reporter
 from agent.spool import Spool
-from agent.wire import Scalar
+from agent.wire import Row, Scalar
 
 IDLE_READINGS_S = 60.0
 """Readings that nobody is told of still run this often, so that they are there when they are wanted again."""
@@ -34,6 +34,11 @@ class SheddableReporter(Reporter):
         """Spools one number, now, unless samples are shed."""
         if self._is_wanted():
             super().sample(metric, value, service=service, subject=subject)
+
+    def samples(self, ts_us: int, rows: Sequence[Row]) -> None:
+        """Spools numbers of one moment, unless samples are shed."""
+        if self._is_wanted():
+            super().samples(ts_us, rows)
 
 
 class Shedding:

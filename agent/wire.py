@@ -6,7 +6,7 @@ accept whatever `orjson.loads` can return and raise `WireError`, which names the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID
@@ -19,6 +19,10 @@ MAX_ATTRS = 64
 MAX_ATTR_CHARS = 4_000
 MAX_EVIDENCE = 16
 MAX_BATCH_RECORDS = 2_000
+MAX_ROWS = 500
+"""Samples that one record may carry."""
+
+MAX_BATCH_SAMPLES = 50_000
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_INTEGER = 2**53
 """Largest whole number that JSON readers (browsers among them) and a Float64 column keep exactly."""
@@ -165,18 +169,9 @@ class Sample:
     subject: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one `POST /v1/ingest` carries: numbered events and samples of one spool, and the agent's status.
-
-    Sequence numbers rise within each stream of a spool; after an unclean stop they leap, and none is used twice.
-    `status` is free-form and bounded: it describes the agent (version, probes, services) and replaces the one before.
-    """
-
-    spool: str
-    events: tuple[tuple[int, Event], ...] = ()
-    samples: tuple[tuple[int, Sample], ...] = ()
-    status: Mapping[str, Any] = field(default_factory=dict)
+ROW = ("metric", "value", "service", "subject")
+Row: TypeAlias = tuple[str, float, str | None, str | None]
+"""A sample of a moment that many share: the values of ROW."""
 
 
 def uuid7(ts_us: int, random_bits: int) -> str:
@@ -253,6 +248,31 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "service": sample.service,
         "subject": sample.subject,
     }
+
+
+def moment_to_json(ts_us: int, rows: Sequence[Row]) -> dict[str, Any]:
+    """Samples of one moment, at most MAX_ROWS, as plain values: one record, a tenth of the work of as many."""
+    return {"ts_us": ts_us, "rows": rows}
+
+
+def samples_from_json(value: object) -> tuple[Sample, ...]:
+    """The sample, or the samples of one moment, that a record describes; raises WireError."""
+    obj = _mapping(value, "sample")
+    if "rows" not in obj:
+        return (sample_from_json(obj),)
+    ts_us, rows = obj.get("ts_us"), obj["rows"]
+    if not isinstance(rows, list) or not 0 < len(rows) <= MAX_ROWS:
+        raise WireError("rows", f"must be a list of 1 to {MAX_ROWS} rows")
+    samples = []
+    for place, row in enumerate(rows):
+        where = f"rows[{place}]"
+        if not isinstance(row, list) or len(row) != len(ROW):
+            raise WireError(where, f"must be a list of {len(ROW)}: {', '.join(ROW)}")
+        try:
+            samples.append(sample_from_json({"ts_us": ts_us, **dict(zip(ROW, row, strict=True))}))
+        except WireError as error:
+            raise WireError(f"{where}.{error.where}", error.problem) from None
+    return tuple(samples)
 
 
 def sample_from_json(value: object) -> Sample:

@@ -11,12 +11,13 @@ import orjson
 
 from agent.wire import (
     MAX_BATCH_RECORDS,
+    MAX_BATCH_SAMPLES,
     MAX_INTEGER,
     PROTOCOL_VERSION,
     Sample,
     WireError,
     event_from_json,
-    sample_from_json,
+    samples_from_json,
 )
 from server.errors import ApiError, bad_request
 from server.stored import StoredEvent, StoredSample
@@ -61,14 +62,16 @@ def read_batch(host: str, value: object, *, now_us: int) -> Received:
     if len(events) + len(samples) > MAX_BATCH_RECORDS:
         raise ApiError(413, "too_big", f"a batch has at most {MAX_BATCH_RECORDS} records; send less at once")
 
-    def read_event(_seq: int, record: object) -> StoredEvent:
-        return StoredEvent(host, event_from_json(record))
+    def read_event(_seq: int, record: object) -> list[StoredEvent]:
+        return [StoredEvent(host, event_from_json(record))]
 
-    def read_sample(seq: int, record: object) -> StoredSample:
-        return StoredSample(host, spool, seq, _recent(sample_from_json(record), now_us))
+    def read_samples(seq: int, record: object) -> list[StoredSample]:
+        return [StoredSample(host, spool, seq, _recent(sample, now_us)) for sample in samples_from_json(record)]
 
     good_events, told_events = _read(events, "event", read_event)
-    good_samples, told_samples = _read(samples, "sample", read_sample)
+    good_samples, told_samples = _read(samples, "sample", read_samples)
+    if len(good_samples) > MAX_BATCH_SAMPLES:
+        raise ApiError(413, "too_big", f"a batch has at most {MAX_BATCH_SAMPLES} samples; send less at once")
     answer = {
         "acked": {"events": told_events.acked, "samples": told_samples.acked},
         "rejected": told_events.rejected + told_samples.rejected,
@@ -77,13 +80,13 @@ def read_batch(host: str, value: object, *, now_us: int) -> Received:
 
 
 def _read(
-    records: list[tuple[int, dict[str, Any]]], key: str, read: Callable[[int, object], Record]
+    records: list[tuple[int, dict[str, Any]]], key: str, read: Callable[[int, object], list[Record]]
 ) -> tuple[list[Record], Stream]:
     good: list[Record] = []
     rejected: list[dict[str, Any]] = []
     for seq, record in records:
         try:
-            good.append(read(seq, record.get(key)))
+            good += read(seq, record.get(key))
         except WireError as error:
             rejected.append({"stream": f"{key}s", "seq": seq, "error": str(error)})
     return good, Stream(max((seq for seq, _ in records), default=None), rejected)

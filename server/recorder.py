@@ -56,9 +56,9 @@ class Recorder:
             self._publish(fresh)
 
     async def _write_samples(self, samples: Sequence[StoredSample]) -> None:
-        once = {(one.spool, one.seq): one for one in samples}
+        once = {(one.spool, one.seq, one.sample): one for one in samples}
         known = await self._store.samples.stored_keys(list(once.values()))
-        fresh = [one for key, one in once.items() if key not in known]
+        fresh = [one for one in once.values() if (one.spool, one.seq) not in known]
         if fresh:
             await self._store.samples.insert(fresh)
 

@@ -22,7 +22,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredSample:
-    """One sample of one host; `spool` and `seq` name it for ever, so that a second sending is recognised."""
+    """One sample of one host; `spool` and `seq` name its record for ever, so that a second sending is recognised."""
 
     host: str
     spool: str

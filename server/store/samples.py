@@ -1,4 +1,8 @@
-"""The table `samples`: adding rows, each exactly once."""
+"""The table `samples`: adding rows, each exactly once.
+
+The samples of one record share its number and its time, so they are in one partition and, as an insert writes each
+partition at once, all there or none: the number of the record stands for all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from server.stored import StoredSample
 _COLUMNS = ("ts", "metric", "host", "service", "subject", "value", "spool", "seq")
 
 SampleKey = tuple[str, int]
-"""The name of a sample: its spool and its number there."""
+"""The name of a record of samples: its spool and its number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,10 @@ class SampleTable:
     database: Database
 
     async def stored_keys(self, samples: Sequence[StoredSample]) -> set[SampleKey]:
-        """Keys among `samples` that are stored already."""
+        """Keys of records among `samples` that are stored already."""
         times = [one.sample.ts_us for one in samples]
         rows = await self.database.ask_before_insert(
-            "SELECT spool, seq FROM samples WHERE metric IN {metrics:Array(String)} AND host IN {hosts:Array(String)} "
+            "SELECT DISTINCT spool, seq FROM samples WHERE metric IN {metrics:Array(String)} AND host IN {hosts:Array(String)} "
             "AND ts >= fromUnixTimestamp64Micro({first:Int64}) AND ts <= fromUnixTimestamp64Micro({last:Int64}) "
             "AND (spool, seq) IN {keys:Array(Tuple(String, UInt64))}",
             {
@@ -33,7 +37,7 @@ class SampleTable:
                 "hosts": sorted({one.host for one in samples}),
                 "first": min(times),
                 "last": max(times),
-                "keys": [(one.spool, one.seq) for one in samples],
+                "keys": sorted({(one.spool, one.seq) for one in samples}),
             },
         )
         return {(spool, seq) for spool, seq in rows}
@@ -43,7 +47,7 @@ class SampleTable:
         await self.database.insert("samples", _COLUMNS, [_row(one) for one in samples])
         missing = {(one.spool, one.seq) for one in samples} - await self.stored_keys(samples)
         if missing:
-            raise StoreError(f"{len(missing)} of {len(samples)} samples cannot be read back after their insert")
+            raise StoreError(f"{len(missing)} records of {len(samples)} samples cannot be read back after their insert")
 
 
 def _row(one: StoredSample) -> list[str | int | float]:

@@ -186,9 +186,25 @@ async def test_a_heartbeat_carries_the_status(
     assert all(later - early >= 0.095 for early, later in zip(server.times, server.times[1:], strict=False))
 
 
+async def test_samples_alone_mostly_go_without_the_status(
+    server: Server, spool: Spool, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent.link, "GATHER_SAMPLES_S", 0.01)
+    monkeypatch.setattr(agent.link, "HEARTBEAT_S", 3600)
+    beats = iter(range(1000))
+    await connect(server, lambda: {"beat": next(beats)})
+    await server.until(lambda: len(server.batches) == 1)
+    for count in (2, 3):
+        spool.append_sample(b"{}")
+        await server.until(lambda: len(server.batches) == count)  # noqa: B023 - awaited at once
+    spool.append_event(b"{}")
+    await server.until(lambda: len(server.batches) == 4)
+    assert [batch["status"] for batch in server.batches] == [{"beat": 0}, {}, {}, {"beat": 1}]
+
+
 def test_a_heartbeat_comes_every_five_seconds() -> None:
     assert agent.link.HEARTBEAT_S == 5.0
-    assert agent.link.GATHER_SAMPLES_S == 1.0
+    assert agent.link.GATHER_SAMPLES_S == 2.0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.pss import BUDGET_SHARE, PAUSE_S, QUIET_S, SAVED_MOST_S, Ident, PssPlan
+from agent.pss import BUDGET_SHARE, LARGEST_PART, PAUSE_S, QUIET_S, SAVED_MOST_S, Ident, PssPlan
 
 MIB = 1024 * 1024
 
@@ -15,7 +15,9 @@ MIB = 1024 * 1024
 def play(plan: PssPlan, rss_bytes: dict[Ident, int], costs_s: dict[Ident, float], now_s: float) -> list[Ident]:
     """One beat: looks until the plan has enough."""
     looked = []
-    while (ident := plan.next(rss_bytes, now_s)) is not None:
+    for ident in plan.due(rss_bytes, now_s):
+        if not plan.has_budget(now_s):
+            break
         plan.looked(ident, rss_bytes[ident], at_s=now_s, cost_s=costs_s[ident])
         looked.append(ident)
     return looked
@@ -34,7 +36,7 @@ def test_everybody_has_a_first_look_as_the_budget_allows() -> None:
         seen += play(plan, rss, cost, now_s=10.0 * beats)
         beats += 1
     assert sorted(seen) == sorted(rss)
-    assert beats == 20
+    assert beats == 200 * 0.001 / SAVED_MOST_S
 
 
 def test_a_process_whose_memory_does_not_move_is_left_alone_for_long() -> None:
@@ -54,13 +56,15 @@ def test_a_huge_process_takes_a_quarter_of_the_budget_and_no_more() -> None:
     huge, small = (1, 7), (2, 7)
     plan, cost = PssPlan(0), {huge: 0.1, small: 0.0001}
     looks: list[tuple[int, Ident]] = []
-    for at in range(0, 2000, 10):
+    for at in range(0, 4000, 10):
         moving = (100 + at % 20) * MIB
         rss = {huge: moving, small: moving}
         looks += [(at, ident) for ident in play(plan, rss, cost, now_s=at)]
     times = [at for at, ident in looks if ident == huge]
-    assert [later - earlier for earlier, later in pairwise(times)] == [400] * (len(times) - 1)
-    assert len([at for at, ident in looks if ident == small]) >= 140
+    assert [later - earlier for earlier, later in pairwise(times)] == [0.1 / (LARGEST_PART * BUDGET_SHARE)] * (
+        len(times) - 1
+    )
+    assert len([at for at, ident in looks if ident == small]) >= 280
 
 
 def test_a_successor_with_the_same_pid_has_a_first_look_of_its_own() -> None:

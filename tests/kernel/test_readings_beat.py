@@ -25,7 +25,7 @@ from agent.rollup import NS_PER_TICK
 from agent.service import Service, Worker
 from agent.slots import Slots
 from agent.spool import Spool
-from agent.wire import METRICS, WorkerRef, sample_from_json
+from agent.wire import METRICS, WorkerRef, samples_from_json
 
 OBJECT = Path(__file__).parents[2] / "agent" / "kernel" / "reflex.bpf.o"
 MIB = 1024 * 1024
@@ -63,9 +63,9 @@ class Crew:
         found: Told = defaultdict(lambda: defaultdict(list))
         while (batch := self.spool.next_batch(10_000, 64 * MIB)) and batch.samples:
             for _, payload in batch.samples:
-                sample = sample_from_json(orjson.loads(payload))
-                assert (sample.service, sample.subject is None) == ("shop-web", False)
-                found[str(sample.subject)][sample.metric].append(sample.value)
+                for sample in samples_from_json(orjson.loads(payload)):
+                    assert (sample.service, sample.subject is None) == ("shop-web", False)
+                    found[str(sample.subject)][sample.metric].append(sample.value)
             self.spool.ack(events=None, samples=batch.samples[-1][0])
         return found
 

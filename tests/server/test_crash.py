@@ -16,6 +16,7 @@ from server.store.database import open_embedded
 
 Make = Callable[..., dict[str, Any]]
 BATCHES = 200
+ROWS = 7
 KILLS = 4
 
 
@@ -42,8 +43,9 @@ async def test_nothing_is_lost_and_nothing_doubled(own_server: Any, connect: Any
     now_us = time.time_ns() // 1000
     events = [make_event(ts_us=now_us + index, attrs={"n": index}) for index in range(BATCHES * 5)]
     records = agent.number(events)
+    rows = [["worker.threads", 4, "shop-web", f"worker {slot} (pid {slot})"] for slot in range(ROWS)]
     samples = [
-        {"seq": one["seq"], "sample": {"ts_us": now_us, "metric": "agent.rss_bytes", "value": 1.0}} for one in records
+        {"seq": one["seq"], "sample": {"ts_us": now_us + place, "rows": rows}} for place, one in enumerate(records)
     ]
     sending = asyncio.create_task(send_all(agent, records, samples, random_))
     for _ in range(KILLS):
@@ -62,7 +64,26 @@ async def test_nothing_is_lost_and_nothing_doubled(own_server: Any, connect: Any
     finally:
         await database.close()
     assert stored == Counter(event["id"] for event in events)
-    assert numbers == Counter(one["seq"] for one in records)
+    assert numbers == {one["seq"]: ROWS for one in records}
+
+
+async def test_samples_that_come_twice_at_once(own_server: Any, connect: Any) -> None:
+    server = own_server()
+    _, agent = connect(server, "web-1")
+    now_us = time.time_ns() // 1000
+    rows = [["worker.threads", slot, "shop-web", f"worker {slot}"] for slot in range(500)]
+    moment = {"seq": 7, "sample": {"ts_us": now_us, "rows": rows}}
+    lone = {"seq": 8, "sample": {"ts_us": now_us, "metric": "agent.rss_bytes", "value": 1}}
+    batches = [agent.batch(samples=samples) for samples in ([moment], [moment, lone], [lone, moment])]
+    answers = await asyncio.gather(*(agent.post(batch) for batch in batches))
+    assert [(status, answer["rejected"]) for status, answer in answers] == [(200, [])] * 3
+    server.stop()
+    database = await open_embedded(server.state / "store", memory_bytes=1 << 30)
+    try:
+        stored = Counter(await database.ask("SELECT seq, value FROM samples WHERE host = 'web-1'"))
+    finally:
+        await database.close()
+    assert stored == Counter([(7, float(slot)) for slot in range(500)] + [(8, 1.0)])
 
 
 async def test_a_lost_answer_with_other_boundaries_after_a_kill(

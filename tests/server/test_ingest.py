@@ -69,6 +69,22 @@ async def test_samples_outside_their_window_and_unknown_metrics_are_rejected(age
     assert [one["seq"] for one in answer["rejected"]] == [9001, 9002, 9003]
 
 
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [
+        ([], "rows"),
+        ([["worker.threads", 1, None, None]] * 501, "rows"),
+        ([["worker.threads", 1, None]], "rows[0]"),
+        ([["worker.threads", 1, None, None], ["no.such", 1, None, None]], "rows[1].metric"),
+    ],
+)
+async def test_a_bad_row_rejects_its_record(agent: Any, rows: object, where: str) -> None:
+    record = {"ts_us": time.time_ns() // 1000, "rows": rows}
+    status, answer = await agent.post(agent.batch(samples=[{"seq": 1, "sample": record}]))
+    assert status == 200
+    assert [one["error"].partition(":")[0] for one in answer["rejected"]] == [where]
+
+
 async def test_repeats_and_other_batch_boundaries_store_nothing_twice(api: Any, agent: Any, make_event: Make) -> None:
     events = [make_event() for _ in range(12)]
     records = agent.number(events)
