@@ -142,11 +142,11 @@ class ProcFs:
     """/proc, or a tree that looks like it."""
 
     def __init__(self, root: Path = Path("/proc")) -> None:
-        self._root = root
+        self._root = str(root)  # joining Paths would be most of the cost of a look
 
     def oom_kills(self) -> int | None:
         """How many processes the kernel's OOM killer has killed on this host since boot; None before Linux 4.13."""
-        for line in _text(self._root / "vmstat").splitlines():
+        for line in _text(f"{self._root}/vmstat").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return None
@@ -154,7 +154,7 @@ class ProcFs:
     def memory_cgroups(self) -> MemoryCgroups | None:
         """The memory controller's file system, version 1 where that is mounted, else version 2; None without either."""
         unified = None
-        for line in _text(self._root / "self" / "mountinfo").splitlines():
+        for line in _text(f"{self._root}/self/mountinfo").splitlines():
             mount, _, kind = line.partition(" - ")
             _id, _parent, _device, top, mounted, *_options = mount.split()
             name, _source, options = kind.split(maxsplit=2)
@@ -215,7 +215,7 @@ class ProcFs:
 
     def has_file(self, pid: int, name: str) -> bool:
         """Whether the process's working folder has a file of this name."""
-        return os.path.exists(self._root / str(pid) / "cwd" / name)
+        return os.path.exists(f"{self._root}/{pid}/cwd/{name}")
 
     def environment(self, pid: int) -> dict[str, str]:
         """The environment at exec, as far as the process has not written over it."""
@@ -230,13 +230,13 @@ class ProcFs:
     def open_files(self, pid: int, name_part: str) -> tuple[OpenFile, ...]:
         """The open files whose link contains `name_part`, with the file's own times."""
         found = []
-        folder = self._root / str(pid) / "fd"
+        folder = f"{self._root}/{pid}/fd"
         try:
             names = os.listdir(folder)
         except _GONE:
             return ()
         for name in names:
-            path = folder / name
+            path = f"{folder}/{name}"
             try:
                 link = os.readlink(path)
                 if name_part not in link:
@@ -307,20 +307,20 @@ class ProcFs:
         return name, rest.split()
 
     def _read(self, pid: int, name: str) -> str:
-        return _text(self._root / str(pid) / name)
+        return _text(f"{self._root}/{pid}/{name}")
 
     def _strings(self, pid: int, name: str) -> tuple[str, ...]:
         return tuple(part for part in self._read(pid, name).split("\0") if part)
 
     def _link(self, pid: int, name: str) -> str:
         try:
-            return os.readlink(self._root / str(pid) / name)
+            return os.readlink(f"{self._root}/{pid}/{name}")
         except _GONE:
             return ""
 
     def _owner(self, pid: int) -> int:
         try:
-            return os.stat(self._root / str(pid)).st_uid
+            return os.stat(f"{self._root}/{pid}").st_uid
         except _GONE:
             return -1
 
@@ -348,7 +348,7 @@ class ProcFs:
                 yield Listener(int(fields[6]), f"unix {fields[7] if len(fields) > 7 else '(unnamed)'}")
 
 
-def _text(path: Path) -> str:
+def _text(path: str | Path) -> str:
     """What a file says; nothing when it is gone."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
