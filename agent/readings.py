@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from agent.kernel.readings import Reading
+from agent.kernel.readings import Moved, Reading, ReadingStep
 
-MOST_AGE_S = 60.0
+MOST_AGE_S = float(ReadingStep.RENEWAL_S)
 """A value that does not move is told again before it is older than this: a longer gap means that there is no agent."""
-
-KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +20,9 @@ class Step:
     share: float = 0.0
 
 
-_MEMORY = Step(256 * KIB, 0.01)
-_PERCENT = Step(0.5, 0.05)
+_MEMORY = Step(ReadingStep.STEP_BYTES, 1 / ReadingStep.STEP_PARTS)
+_PERCENT = Step(ReadingStep.QUIET_CPU_NS / 1e7, 0.05)
+_SWITCHES = Step(ReadingStep.QUIET_SWITCHES, 0.1)
 
 STEPS: Mapping[str, Step] = {
     "worker.rss_anon_bytes": _MEMORY,
@@ -33,13 +32,14 @@ STEPS: Mapping[str, Step] = {
     "worker.threads": Step(0),
     "worker.cpu_percent": _PERCENT,
     "worker.run_delay_percent": _PERCENT,
-    "worker.minor_faults": Step(10, 0.1),
+    "worker.minor_faults": Step(ReadingStep.QUIET_MINOR_FAULTS, 0.1),
     "worker.major_faults": Step(0.5, 0.1),
-    "worker.ctx_voluntary": Step(5, 0.1),
-    "worker.ctx_involuntary": Step(5, 0.1),
+    "worker.ctx_voluntary": _SWITCHES,
+    "worker.ctx_involuntary": _SWITCHES,
 }
 """The metrics of a reading, in the order of `values_of`, each with its step."""
 
+FIRST_RATE = 5
 METRICS = tuple(STEPS)
 
 
@@ -66,26 +66,21 @@ def values_of(before: Reading | None, now: Reading, passed_s: float) -> Sequence
 
 
 class Told:
-    """What the receiver knows of one process.
+    """What the receiver knows of one process: never a value that is off by more than the value's step.
 
-    It never knows a value that is off by more than the value's step, nor one that is older than MOST_AGE_S, if a new
-    step follows within one and a half periods.
+    That holds for a process of which nothing is handed over, too: the kernel watches the same steps.
     """
 
-    def __init__(self, steps: Sequence[Step], *, first_renewal_s: float = MOST_AGE_S) -> None:
-        """All values are told anew at the latest `first_renewal_s` after the first time, then every MOST_AGE_S.
-
-        Processes that are given different ones do not renew all their values in the same second.
-        """
+    def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = tuple(steps)
         self._forget()
-        self._first_renewal_s = min(first_renewal_s, MOST_AGE_S)
-        self._renewal_s: float | None = None
 
-    def step(self, values: Sequence[float | None], *, now_s: float, period_s: float) -> list[tuple[int, float]]:
-        """What has to be told now: places in `values`, each with the value. `period_s` is the time to the next step."""
-        if self._is_due(now_s, period_s):
+    def step(self, values: Sequence[float | None], *, renews: bool, settles: bool = False) -> list[tuple[int, float]]:
+        """What has to be told now: places in `values`, each with the value. The flags are those of Moved."""
+        if renews:
             self._forget()
+        elif settles:
+            self._forget_busy_rates()
         told = []
         for place, (value, lowest, highest) in enumerate(zip(values, self._lowest, self._highest, strict=True)):
             if value is None:
@@ -107,15 +102,35 @@ class Told:
         self._lowest[place], self._highest[place] = value - leeway, value + leeway
         return value
 
-    def _is_due(self, now_s: float, period_s: float) -> bool:
-        """Whether a value told last at the renewal before could be too old by the next step, which may be late."""
-        if self._renewal_s is None:
-            self._renewal_s = now_s + self._first_renewal_s
-            return True
-        if now_s + 1.5 * period_s <= self._renewal_s:
-            return False
-        self._renewal_s = now_s + MOST_AGE_S
-        return True
+    def _forget_busy_rates(self) -> None:
+        """No rate that was told may be off by more than its step when the process goes on doing nothing."""
+        for place in range(FIRST_RATE, len(self._lowest)):
+            if self._lowest[place] > 0:
+                self._lowest[place], self._highest[place] = inf, -inf
+
+
+class Follower:
+    """Makes of readings what the kernel's iterator hands over, but never leaves out a process that is quiet."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[Reading, float, float]] = {}
+
+    def follow(self, readings: Iterable[Reading], now_s: float) -> list[Moved]:
+        """The readings of all processes there are at a time of any clock that only rises."""
+        known: dict[tuple[int, int], tuple[Reading, float, float]] = {}
+        moved = []
+        for reading in readings:
+            ident = (reading.pid, reading.start_ns)
+            before, seen_s, renewal_s = self._known.get(ident, (None, now_s, now_s))
+            passed_s = now_s - seen_s
+            if before is None:
+                renews, renewal_s = True, now_s + reading.pid % ReadingStep.RENEWAL_S
+            elif renews := now_s + 1.5 * passed_s > renewal_s:
+                renewal_s = now_s + MOST_AGE_S
+            known[ident] = (reading, now_s, renewal_s)
+            moved.append(Moved(before, reading, passed_s, renews, settles=False))
+        self._known = known
+        return moved
 
 
 def _rate(before: int | None, now: int | None, factor: float) -> float | None:

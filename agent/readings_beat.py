@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.clock import Clock
 from agent.kernel.ladder import Probe
-from agent.kernel.readings import Reading
+from agent.kernel.readings import Moved, Reading
 from agent.procfs import ProcFs, Shares
 from agent.pss import Ident, PssPlan
 from agent.pulse import next_pulse
-from agent.readings import METRICS, MOST_AGE_S, STEPS, Told, values_of
+from agent.readings import METRICS, STEPS, Follower, Told, values_of
 from agent.reporter import Reporter
 from agent.rollup import NS_PER_TICK
 from agent.service import Service
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from agent.readings_psutil import PsutilReader
 
 PERIOD_S = PULSE_S = 1.0
-NEW_AT_ONCE = 32
-"""Processes that are told of for the first time in one go; the others have their turn the next time."""
-
 SHARES_EVERY_READINGS = 10
 
 
@@ -35,7 +32,7 @@ class ReadingsKernel(Protocol):
 
     def probe(self, signal: str) -> Probe: ...
 
-    def read_tasks(self) -> list[Reading]: ...
+    def read_moved_tasks(self) -> list[Moved]: ...
 
 
 class Services(Protocol):
@@ -47,13 +44,12 @@ class Services(Protocol):
 
 @dataclass(slots=True)
 class _Watched:
-    """One process and what was told of it. `subject` names it within the service."""
+    """One process, what was told of it and its latest reading. `subject` names it within the service."""
 
     service: str
     subject: str
     told: Told
-    before: Reading | None = None
-    before_ns: int = 0
+    reading: Reading | None = None
 
 
 class ReadingsBeat:
@@ -69,6 +65,8 @@ class ReadingsBeat:
         self._reporter = reporter
         self._clock = clock
         self._watched: dict[Ident, _Watched] = {}
+        self._unmet: dict[Ident, Moved] = {}
+        self._follower = Follower()
         self._plan = PssPlan(time.monotonic())
         self._psutil: PsutilReader | None = None
 
@@ -82,32 +80,30 @@ class ReadingsBeat:
             readings, read_s = readings + 1, time.monotonic()
             self.tick()
             if readings % SHARES_EVERY_READINGS == 0:
+                self._forget_others()
                 await self.look_at_shares()
 
     def tick(self) -> None:
         """Reads every process once and tells what moved."""
-        readings = self._read()
-        now_ns, now_us = self._clock.monotonic_ns(), self._clock.now_us()
-        watched: dict[Ident, _Watched] = {}
+        now_us = self._clock.now_us()
+        moved = self._unmet | {(one.now.pid, one.now.start_ns): one for one in self._read()}
+        self._unmet = {}
         rows: list[Row] = []
-        new = 0
-        for reading in readings:
-            ident = (reading.pid, reading.start_ns)
-            one = self._watched.get(ident)
+        for ident, reading in moved.items():
+            one = self._watched.get(ident) or self._meet(reading.now)
             if one is None:
-                one = self._meet(reading) if new < NEW_AT_ONCE else None
-                if one is None:
-                    continue
-                new += 1
-            watched[ident] = one
-            for place, value in _moved(one, reading, now_ns, self.period_s):
-                rows.append((METRICS[place], value, one.service, one.subject))
-        self._watched = watched
+                self._unmet[ident] = reading
+                continue
+            self._watched[ident] = one
+            one.reading = reading.now
+            values = values_of(reading.before, reading.now, reading.passed_s)
+            told = one.told.step(values, renews=reading.renews, settles=reading.settles)
+            rows += [(METRICS[place], value, one.service, one.subject) for place, value in told]
         self._reporter.samples(now_us, rows)
 
     async def look_at_shares(self) -> None:
         """Reads PSS and USS of some, as far as the budget goes, off the event loop."""
-        rss = {ident: size for ident, one in self._watched.items() if (size := _rss_bytes(one.before)) is not None}
+        rss = {ident: size for ident, one in self._watched.items() if (size := _rss_bytes(one.reading)) is not None}
         now_us = self._clock.now_us()
         rows: list[Row] = []
         for ident, shares in await asyncio.to_thread(self._shares, rss):
@@ -117,17 +113,25 @@ class ReadingsBeat:
                 rows.append(("worker.uss_bytes", shares.uss_bytes, one.service, one.subject))
         self._reporter.samples(now_us, rows)
 
-    def _read(self) -> list[Reading]:
+    def _read(self) -> list[Moved]:
         means = self._kernel.probe("readings").means
         if means == "iterator":
-            return self._kernel.read_tasks()
+            return self._kernel.read_moved_tasks()
         if means != "psutil":
             return []
         if self._psutil is None:
             from agent.readings_psutil import PsutilReader  # some 2 MB, on this rung only
 
             self._psutil = PsutilReader(self._procfs)
-        return self._psutil.read(self._members())
+        return self._follower.follow(self._psutil.read(self._members()), self._clock.monotonic_ns() / 1e9)
+
+    def _forget_others(self) -> None:
+        """Forgets who is gone. Who is not known as a master or worker by now is told of when its values renew."""
+        alive = set(self._members())
+        self._watched = {
+            ident: one for ident, one in self._watched.items() if (ident[0], ident[1] // NS_PER_TICK) in alive
+        }
+        self._unmet = {}
 
     def _members(self) -> Iterator[tuple[int, int]]:
         """Pid and start in ticks of every master and worker."""
@@ -141,9 +145,9 @@ class ReadingsBeat:
         for service in self._rollup.services.values():
             worker = service.workers.get(reading.pid)
             if worker is not None and worker.ref.start_ticks == start_ticks:
-                return _watch(service, f"worker {worker.ref.slot} (pid {reading.pid})", reading.pid)
+                return _watch(service, f"worker {worker.ref.slot} (pid {reading.pid})")
             if (service.master_pid, service.start_ticks) == (reading.pid, start_ticks):
-                return _watch(service, f"master (pid {reading.pid})", reading.pid)
+                return _watch(service, f"master (pid {reading.pid})")
         return None
 
     def _shares(self, rss_bytes: Mapping[Ident, int]) -> list[tuple[Ident, Shares]]:
@@ -164,15 +168,8 @@ class ReadingsBeat:
         return found
 
 
-def _watch(service: Service, subject: str, pid: int) -> _Watched:
-    return _Watched(service.name, subject, Told(list(STEPS.values()), first_renewal_s=pid % MOST_AGE_S))
-
-
-def _moved(one: _Watched, reading: Reading, now_ns: int, period_s: float) -> list[tuple[int, float]]:
-    """What has to be told of a process: places in METRICS, and values."""
-    values = values_of(one.before, reading, (now_ns - one.before_ns) / 1e9)
-    one.before, one.before_ns = reading, now_ns
-    return one.told.step(values, now_s=now_ns / 1e9, period_s=period_s)
+def _watch(service: Service, subject: str) -> _Watched:
+    return _Watched(service.name, subject, Told(list(STEPS.values())))
 
 
 def _rss_bytes(reading: Reading | None) -> int | None:

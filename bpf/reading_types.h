@@ -31,4 +31,26 @@ struct task_reading {
 	__u32 padding;
 };
 
+/* How far a value may move from what was told of it before it is told again: by so many bytes, or by one part of so
+ * many where that is more; and what a process that has nothing to do may use in a second. */
+enum reading_step {
+	STEP_BYTES = 256 * 1024,
+	STEP_PARTS = 100,
+	QUIET_CPU_NS = 5 * 1000 * 1000,
+	QUIET_RUN_DELAY_NS = 5 * 1000 * 1000,
+	QUIET_MINOR_FAULTS = 10,
+	QUIET_MAJOR_FAULTS = 0,
+	QUIET_SWITCHES = 5,
+	RENEWAL_S = 60,
+};
+
+/* A process of which there is something to tell. */
+struct moved_task {
+	struct task_reading before; /* at the look before; all 0 when this is the first */
+	struct task_reading now;
+	__u64 passed_ns; /* between the two */
+	__u32 renews; /* its values were told RENEWAL_S ago, or never */
+	__u32 settles; /* its rates are those of a quiet process again; until they are not, no more is told of them */
+};
+
 #endif

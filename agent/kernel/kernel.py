@@ -18,7 +18,7 @@ from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, Libbpf, LibbpfMissingError
 from agent.kernel.process_events import ConnectorError
 from agent.kernel.queues import Hearing, QueueReading, Queues
-from agent.kernel.readings import PROGRAM, Reading, TaskReader
+from agent.kernel.readings import PROGRAMS, Moved, Reading, TaskReader
 from agent.kernel.reasons import BTF, in_words, may_use_bpf
 from agent.kernel.records import Record, Role
 from agent.kernel.source import BpfSource
@@ -126,6 +126,10 @@ class Kernel:
         Raises BpfError.
         """
         return [] if self._tasks is None else self._tasks.read()
+
+    def read_moved_tasks(self) -> list[Moved]:
+        """Those of `read_tasks` of which there is something to tell since this was called before; raises BpfError."""
+        return [] if self._tasks is None else self._tasks.read_moved()
 
     def counts(self) -> dict[str, Counts]:
         """Records of each kind since the start, over all sources; `tracked` counts processes that did not fit."""
@@ -239,7 +243,8 @@ def _open_tasks(climbed: Climbed, types: TypeInformation) -> TaskReader | None:
     if rung is None:
         return None
     try:
-        climbed.object.attach_iterator(PROGRAM)
+        for program in PROGRAMS:
+            climbed.object.attach_iterator(program)
         return TaskReader(climbed.object, types)
     except LayoutError as error:
         climbed.refusals.rungs[rung] = str(error)

@@ -199,7 +199,7 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
         ),
     ),
     "readings": (
-        Rung("iterator", "iter/task", ("read_tasks",), iterator="task"),
+        Rung("iterator", "iter/task", ("read_tasks", "read_moved_tasks"), iterator="task"),
         Rung(
             "psutil",
             "psutil",

@@ -1,13 +1,17 @@
-"""One look at all masters and workers: memory, CPU and waiting of each, out of one run of a BPF iterator."""
+"""Looks at all masters and workers: memory, CPU and waiting of each, out of one run of a BPF iterator.
+
+The kernel keeps what was told of each process, so a look hands over only those of which there is something to tell.
+"""
 
 from __future__ import annotations
 
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from typing import NamedTuple, Protocol
 
 from agent.kernel.layout import LayoutError, TypeInformation
 
-PROGRAM = "read_tasks"
+READ_ALL, READ_MOVED = "read_tasks", "read_moved_tasks"
+PROGRAMS = (READ_ALL, READ_MOVED)
 
 
 class Known(IntFlag):
@@ -16,6 +20,19 @@ class Known(IntFlag):
     MEMORY = 1
     THREADS = 2
     RUN_DELAY = 4
+
+
+class ReadingStep(IntEnum):
+    """How far a value may move untold, and what a quiet process may use in a second; mirrors `enum reading_step`."""
+
+    STEP_BYTES = 256 * 1024
+    STEP_PARTS = 100
+    QUIET_CPU_NS = 5_000_000
+    QUIET_RUN_DELAY_NS = QUIET_CPU_NS
+    QUIET_MINOR_FAULTS = 10
+    QUIET_MAJOR_FAULTS = 0
+    QUIET_SWITCHES = 5
+    RENEWAL_S = 60
 
 
 class Reading(NamedTuple):
@@ -39,6 +56,20 @@ class Reading(NamedTuple):
     threads: int | None
 
 
+class Moved(NamedTuple):
+    """A process of which there is something to tell: its reading, and the one of the look before, if there was one.
+
+    `renews`: its values were told RENEWAL_S ago, or never. `settles`: its rates are those of a quiet process again,
+    each at most what QUIET_… says; until they are not, no more is told of them.
+    """
+
+    before: Reading | None
+    now: Reading
+    passed_s: float
+    renews: bool
+    settles: bool
+
+
 class Iterators(Protocol):
     """Loaded programs that can be run."""
 
@@ -47,17 +78,22 @@ class Iterators(Protocol):
 
 
 class TaskReader:
-    """Reads every tracked master and worker at once."""
+    """Reads the tracked masters and workers, all at once."""
 
     def __init__(self, programs: Iterators, types: TypeInformation) -> None:
         """Raises LayoutError when the object's rows are not what the agent expects."""
         self._programs = programs
         self._rows = types.struct("task_reading").packed
+        self._moved_rows = types.struct("moved_task").packed
         _check(types)
 
     def read(self) -> list[Reading]:
         """All masters and workers; raises BpfError."""
-        return [_reading(row) for row in self._rows.iter_unpack(self._programs.run_iterator(PROGRAM))]
+        return [_reading(row) for row in self._rows.iter_unpack(self._programs.run_iterator(READ_ALL))]
+
+    def read_moved(self) -> list[Moved]:
+        """Those of which there is something to tell since the look before; raises BpfError."""
+        return [_moved(row) for row in self._moved_rows.iter_unpack(self._programs.run_iterator(READ_MOVED))]
 
 
 _ALL = Known.MEMORY | Known.THREADS | Known.RUN_DELAY
@@ -74,6 +110,12 @@ def _reading(row: tuple[int, ...]) -> Reading:
     return Reading._make([value if _is_known(field, known) else None for field, value in named])
 
 
+def _moved(row: tuple[int, ...]) -> Moved:
+    size = len(_ROW)
+    before, now, (passed_ns, renews, settles) = row[:size], row[size : 2 * size], row[2 * size :]
+    return Moved(_reading(before) if before[0] else None, _reading(now), passed_ns / 1e9, bool(renews), bool(settles))
+
+
 def _is_known(field: str, known: int) -> bool:
     if field in _ALWAYS:
         return True
@@ -83,10 +125,18 @@ def _is_known(field: str, known: int) -> bool:
     return known & needed == needed
 
 
+_ROW = (*Reading._fields, "known", "padding")
+
+
 def _check(types: TypeInformation) -> None:
-    offered, expected = types.struct("task_reading").fields, (*Reading._fields, "known", "padding")
-    if offered != expected:
-        raise LayoutError(f"task_reading in the BPF object has the members {offered}, the agent expects {expected}")
+    for name, expected in {
+        "task_reading": _ROW,
+        "moved_task": (*_ROW, *_ROW, "passed_ns", "renews", "settles"),
+    }.items():
+        if (offered := types.struct(name).fields) != expected:
+            raise LayoutError(f"{name} in the BPF object has the members {offered}, the agent expects {expected}")
     parts = {name.removeprefix("READING_"): value for name, value in types.enum("reading_part").items()}
     if parts != {part.name: part.value for part in Known}:
         raise LayoutError("enum reading_part of the BPF object differs from the agent's")
+    if dict(types.enum("reading_step")) != {name: step.value for name, step in ReadingStep.__members__.items()}:
+        raise LayoutError("enum reading_step of the BPF object differs from the agent's")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.readings import Reading
-from agent.readings import METRICS, MOST_AGE_S, STEPS, Step, Told, values_of
+from agent.kernel.readings import Reading, ReadingStep
+from agent.readings import FIRST_RATE, METRICS, MOST_AGE_S, STEPS, Follower, Step, Told, values_of
 
 BEFORE = Reading(
     start_ns=1,
@@ -76,58 +76,82 @@ def test_a_sum_that_falls_has_no_rate() -> None:
 
 def test_what_did_not_move_is_not_told_again_at_once() -> None:
     told = Told([Step(10)])
-    assert told.step([100], now_s=0, period_s=1) == [(0, 100)]
-    assert told.step([110], now_s=1, period_s=1) == []
-    assert told.step([110.5], now_s=2, period_s=1) == [(0, 110.5)]
+    assert told.step([100], renews=True) == [(0, 100)]
+    assert told.step([110], renews=False) == []
+    assert told.step([110.5], renews=False) == [(0, 110.5)]
+    assert told.step([110.5], renews=True) == [(0, 110.5)]
 
 
 def test_a_step_without_leeway_tells_every_change() -> None:
     told = Told([Step(0)])
-    assert [told.step([threads], now_s=at, period_s=1) for at, threads in enumerate([4, 4, 5, 4])] == [
-        [(0, 4)],
-        [],
-        [(0, 5)],
-        [(0, 4)],
-    ]
+    assert [told.step([threads], renews=False) for threads in [4, 4, 5, 4]] == [[(0, 4)], [], [(0, 5)], [(0, 4)]]
 
 
 def test_a_value_that_comes_back_is_told_at_once() -> None:
     told = Told([Step(10)])
-    told.step([100], now_s=0, period_s=1)
-    assert told.step([None], now_s=1, period_s=1) == []
-    assert told.step([100], now_s=2, period_s=1) == [(0, 100)]
+    told.step([100], renews=True)
+    assert told.step([None], renews=False) == []
+    assert told.step([100], renews=False) == [(0, 100)]
+
+
+def test_the_rates_of_a_busy_process_are_told_once_more_when_it_settles() -> None:
+    told = Told(list(STEPS.values()))
+    busy = values_of(BEFORE, BEFORE._replace(cpu_ns=BEFORE.cpu_ns + 8_000_000, voluntary_switches=104), 1.0)
+    quiet = values_of(BEFORE, BEFORE._replace(cpu_ns=BEFORE.cpu_ns + 4_000_000, voluntary_switches=104), 1.0)
+    told.step(busy, renews=True)
+    assert told.step(quiet, renews=False) == []
+    assert told.step(quiet, renews=False, settles=True) == [(FIRST_RATE, 0.4)]
+    assert told.step(quiet, renews=False, settles=True) == []
+
+
+def test_what_the_kernel_leaves_out_is_within_the_steps() -> None:
+    """The kernel hands over no quiet process: what it may do untold is no more than each rate's step."""
+    quiet = [
+        ReadingStep.QUIET_CPU_NS / 1e7,
+        ReadingStep.QUIET_RUN_DELAY_NS / 1e7,
+        ReadingStep.QUIET_MINOR_FAULTS,
+        ReadingStep.QUIET_MAJOR_FAULTS,
+        ReadingStep.QUIET_SWITCHES,
+        ReadingStep.QUIET_SWITCHES,
+    ]
+    assert all(most <= step.least for most, step in zip(quiet, list(STEPS.values())[FIRST_RATE:], strict=True))
 
 
 def test_processes_renew_their_values_at_different_times() -> None:
     renewals = []
-    for first_renewal_s in (3.0, 39.0):
-        told = Told([Step(10)], first_renewal_s=first_renewal_s)
-        renewals.append([at for at in range(122) if told.step([100], now_s=at, period_s=1)])
+    for pid in (63, 159):
+        follower = Follower()
+        renewals.append([at for at in range(122) if follower.follow([BEFORE._replace(pid=pid)], at)[0].renews])
     assert renewals == [[0, 2, 61, 120], [0, 38, 97]]
 
 
-def test_a_renewal_costs_a_sixtieth_of_telling_all_every_second() -> None:
-    told = Told([Step(10)])
-    assert sum(len(told.step([100], now_s=at, period_s=1)) for at in range(590)) == 10
+def test_a_successor_with_the_same_pid_is_new() -> None:
+    follower = Follower()
+    follower.follow([BEFORE], 0.0)
+    [again] = follower.follow([BEFORE], 1.0)
+    [successor] = follower.follow([BEFORE._replace(start_ns=2)], 2.0)
+    assert (again.before, again.passed_s, again.renews) == (BEFORE, 1.0, False)
+    assert (successor.before, successor.renews) == (None, True)
 
 
 @given(
     period_s=st.sampled_from([1.0, 2.0, 5.0, 10.0]),
-    first_renewal_s=st.floats(0, 30),
+    pid=st.integers(1, 200),
     lateness=st.lists(st.floats(0, 0.5), min_size=1, max_size=60),
     data=st.data(),
 )
 def test_the_receiver_is_never_far_off_and_never_long_without_news(
-    period_s: float, first_renewal_s: float, lateness: list[float], data: st.DataObject
+    period_s: float, pid: int, lateness: list[float], data: st.DataObject
 ) -> None:
     """At every reading what the receiver knows is within the step; until the next one, nothing grows older than that."""
     steps = [Step(10, 0.05), Step(0.5)]
-    told = Told(steps, first_renewal_s=first_renewal_s)
+    told, follower = Told(steps), Follower()
     known: dict[int, tuple[float, float]] = {}
     now_s = 1000.0
     for late in lateness:
         now = [data.draw(values) for _ in steps]
-        known.update({place: (value, now_s) for place, value in told.step(now, now_s=now_s, period_s=period_s)})
+        [moved] = follower.follow([BEFORE._replace(pid=pid)], now_s)
+        known.update({place: (value, now_s) for place, value in told.step(now, renews=moved.renews)})
         next_s = now_s + period_s * (1 + late)
         for place, value in enumerate(now):
             if value is not None:

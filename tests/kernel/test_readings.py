@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import pytest
 
 from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import parse_wishes
-from agent.kernel.readings import Reading
+from agent.kernel.readings import Moved, Reading
 from agent.kernel.records import Role
 from agent.procfs import PAGE_BYTES, ProcFs
 from agent.readings_psutil import PsutilReader
@@ -261,6 +263,133 @@ def many(number: int) -> Iterator[list[int]]:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def test_a_quiet_process_is_handed_over_once_and_once_more_with_its_rates(kernel: Kernel) -> None:
+    with child() as pid:
+        follow(kernel, pid)
+        until_asleep(pid)
+        [first] = kernel.read_moved_tasks()
+        time.sleep(0.02)
+        [second] = kernel.read_moved_tasks()
+        time.sleep(0.02)
+        assert [moved for moved in kernel.read_moved_tasks() if not moved.renews] == []
+        assert [reading.pid for reading in kernel.read_tasks()] == [pid], "who asks for all gets all"
+    assert (first.before, first.now.pid, first.passed_s, first.renews, first.settles) == (None, pid, 0, True, False)
+    assert (second.before, second.settles) == (first.now, True)
+    assert 0.02 <= second.passed_s < 5
+
+
+def test_a_process_is_handed_over_while_it_is_busy_and_when_it_settles(kernel: Kernel) -> None:
+    with child(lambda: keep.append(mmap.mmap(-1, 8 * MIB))) as quiet, commanded() as (pid, command):
+        for one in (quiet, pid):
+            follow(kernel, one)
+        look_until_nothing_moves(kernel)
+        command("burn")
+        busy = moved_of(kernel, pid)
+        command("rest")
+        [settled] = [moved for moved in look_until_nothing_moves(kernel) if moved.now.pid == pid and moved.settles]
+    assert (busy.renews, busy.settles) == (False, False)
+    assert busy.before is not None and busy.before.cpu_ns is not None and busy.now.cpu_ns is not None
+    assert busy.now.cpu_ns - busy.before.cpu_ns > 0.005 * busy.passed_s * 1e9
+    assert settled.before is not None and settled.before.cpu_ns is not None and settled.now.cpu_ns is not None
+    assert settled.now.cpu_ns - settled.before.cpu_ns <= 0.005 * settled.passed_s * 1e9
+
+
+def test_a_process_is_handed_over_when_its_memory_or_threads_have_moved(kernel: Kernel) -> None:
+    with commanded() as (pid, command):
+        follow(kernel, pid)
+        look_until_nothing_moves(kernel)
+        for work in ("grow", "thread"):
+            before = reading_of(kernel, pid)
+            command(work)
+            command("rest")
+            seen = [moved.now for moved in look_until_nothing_moves(kernel) if moved.now.pid == pid]
+            assert seen, work
+            if work == "grow":
+                assert seen[-1].anon_bytes is not None and before.anon_bytes is not None
+                assert seen[-1].anon_bytes - before.anon_bytes > 7 * MIB
+            else:
+                assert (before.threads, seen[-1].threads) == (1, 2)
+
+
+def test_values_are_renewed_in_the_second_that_the_pid_says_at_the_latest(kernel: Kernel) -> None:
+    """The first renewal comes within a minute, not for all processes at once; the next look may not be too late."""
+    with many(60) as pids:
+        for pid in pids:
+            follow(kernel, pid)
+        due = {pid for pid in pids if 1 <= pid % 60 <= 2}
+        began = time.monotonic()
+        assert len(kernel.read_moved_tasks()) == 60
+        renewed: set[int] = set()
+        while not due <= renewed:
+            time.sleep(0.1)
+            looks = kernel.read_moved_tasks()
+            renewed |= {moved.now.pid for moved in looks if moved.renews}
+            latest_s = time.monotonic() - began + 1.5 * max((moved.passed_s for moved in looks), default=0.0)
+            assert all(pid % 60 <= latest_s for pid in renewed)
+            assert time.monotonic() - began < PATIENCE_S
+
+
+def moved_of(kernel: Kernel, pid: int) -> Moved:
+    """The process once it is handed over."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := [moved for moved in kernel.read_moved_tasks() if moved.now.pid == pid]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found[0]
+
+
+def look_until_nothing_moves(kernel: Kernel) -> list[Moved]:
+    """Everything that was handed over until two looks handed over nothing but renewals."""
+    deadline = time.monotonic() + PATIENCE_S
+    seen: list[Moved] = []
+    still = 0
+    while still < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        moved = [one for one in kernel.read_moved_tasks() if not (one.renews and one.before is not None)]
+        still = 0 if moved else still + 1
+        seen += moved
+    return seen
+
+
+@contextmanager
+def commanded() -> Iterator[tuple[int, Callable[[str], None]]]:
+    """A process that burns CPU, grows by 8 MiB, starts a thread or rests, and what tells it to."""
+    orders, tell = socket.socketpair()
+
+    def work() -> None:
+        orders.setblocking(True)
+        while word := orders.recv(16):
+            if word == b"burn":
+                orders.send(b".")
+                while not select.select([orders], [], [], 0)[0]:
+                    use_cpu(0.01)
+                continue
+            elif word == b"grow":
+                keep.append(mmap.mmap(-1, 8 * MIB))
+                keep[-1].write(b"g" * 8 * MIB)
+            elif word == b"thread":
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
+            orders.send(b".")
+        os._exit(0)
+
+    def command(word: str) -> None:
+        tell.send(word.encode())
+        assert tell.recv(1) == b"."
+
+    pid = os.fork()
+    if pid == 0:
+        tell.close()
+        work()
+    orders.close()
+    try:
+        yield pid, command
+    finally:
+        tell.close()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_psutil_reads_the_same_values_where_it_can() -> None:
