@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from agent.procfs import Listener, ProcFs
 from agent.service import Service
 
-WORKERS_AT_ONCE = 32
-"""New workers looked at in one go; the others have their turn the next time."""
+WORKERS_AT_ONCE, LIKELY_AT_ONCE = 4, 32
+"""New workers of a service looked at in one go; the second where some have listeners of their own. The others have
+their turn the next time."""
 
 _Ident = tuple[int, int]
 _Listeners = Mapping[int, Listener]
@@ -31,17 +32,15 @@ class ListenerKeeper:
         networks = _Networks(self._procfs)
         holders: dict[int, int] = {}
         alive: set[_Ident] = set()
-        budget = WORKERS_AT_ONCE
         for service in services:
             master = (service.master_pid, service.start_ticks)
             self._look_at_master(master, networks)
-            idents = [master]
-            for worker in service.workers.values():
-                ident = (worker.ref.pid, worker.ref.start_ticks)
-                idents.append(ident)
-                if budget and worker.ready_us is not None and ident not in self._found:
-                    self._look_at_worker(ident, self._found[master], networks)
-                    budget -= 1
+            ready = [worker.ref for worker in service.workers.values() if worker.ready_us is not None]
+            workers = [(ref.pid, ref.start_ticks) for ref in ready]
+            at_once = LIKELY_AT_ONCE if any(self._found.get(ident) for ident in workers) else WORKERS_AT_ONCE
+            for ident in [ident for ident in workers if ident not in self._found][:at_once]:
+                self._look_at_worker(ident, self._found[master], networks)
+            idents = [master, *workers]
             held: dict[int, Listener] = {}
             for pid, start_ticks in reversed(idents):
                 for inode, listener in self._found.get((pid, start_ticks), {}).items():

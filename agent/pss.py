@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-BUDGET_SHARE = 0.0005
-"""0.5 ms of CPU time in a second, or 5 ms in 10 s."""
+BUDGET_SHARE = 0.0003
+"""0.3 ms of CPU time in a second, or 3 ms in 10 s."""
 
-SAVED_MOST_S = 0.005
+SAVED_MOST_S = 0.003
 """Budget that is not used is saved up to this."""
 
 PAUSE_S = 10.0

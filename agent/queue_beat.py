@@ -20,7 +20,7 @@ from agent.reporter import Reporter
 from agent.service import Service
 from agent.wire import Event, Scalar
 
-REFRESH_EVERY_TICKS = 10
+REFRESH_EVERY_TICKS = 20
 
 
 class QueueKernel(Protocol):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PERIOD_S = PULSE_S = 1.0
 SHARES_EVERY_READINGS = 10
+APART_S = 0.3
+"""What is shared is looked at in a thread; with all beats that the pulse has woken it would fight for the interpreter."""
 
 
 class ReadingsKernel(Protocol):
@@ -81,6 +83,7 @@ class ReadingsBeat:
             self.tick()
             if readings % SHARES_EVERY_READINGS == 0:
                 self._forget_others()
+                await asyncio.sleep(APART_S)
                 await self.look_at_shares()
 
     def tick(self) -> None:
