@@ -42,6 +42,7 @@ PATIENT_READY_POLL_S = 1.0
 PATIENT_AFTER_US = 30_000_000
 SCAN_S = 2.0
 COST_EVERY_TICKS = 10
+FIGURES_EVERY_TICKS = 30
 RENEW_EVERY_TICKS = 60
 LOOK_AROUND_EVERY_TICKS = 300
 STOP_GRACE_S = 3.0
@@ -249,6 +250,8 @@ class Daemon:
             self._report_losses()
             if ticks % COST_EVERY_TICKS == 1:
                 self._sample_cost()
+            if ticks % FIGURES_EVERY_TICKS == 1:
+                self._figures = self._kernel.figures()
             if ticks % LOOK_AROUND_EVERY_TICKS == 1:
                 self._look_around()
             if ticks % RENEW_EVERY_TICKS == 1:
@@ -297,7 +300,6 @@ class Daemon:
             )
 
     def _sample_cost(self) -> None:
-        self._figures = self._kernel.figures()
         self._cost = self._meter.read(self._clock.monotonic_ns())
         if self._cost is not None:
             self._shedding.look(self._clock.monotonic_ns() / 1e9, self._cost, self._readings)

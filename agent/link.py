@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from agent.endpoint import LinkError, authorization, endpoint_of
 from agent.exchange import Answer, Rejected, TooLarge, TryLater, encode_batch, encode_status, read_answer
@@ -22,7 +23,8 @@ from agent.wire import MAX_BATCH_RECORDS, MAX_BODY_BYTES
 __all__ = ["Link", "LinkError"]
 
 HEARTBEAT_S = 5.0
-GATHER_SAMPLES_S = 2.0
+STATUS_EVERY_S = 15.0
+GATHER_SAMPLES_S = 5.0
 BATCH_RECORDS = MAX_BATCH_RECORDS // 2
 BATCH_BYTES = MAX_BODY_BYTES // 4
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.2, 15.0
@@ -47,6 +49,7 @@ class Link:
     ) -> None:
         """`status` is asked for every few seconds, and with events. Raises LinkError for an address that would give the key away."""
         self._endpoint = endpoint_of(url, allow_plain_http=allow_plain_http)
+        self._url = URL(self._endpoint.url)
         self._authorization = authorization(host_key)
         self._spool = spool
         self._status = status
@@ -145,9 +148,7 @@ class Link:
         status = self._encoded_status() if self._wants_status(batch) else b"{}"
         body, headers = encode_batch(self._spool.id, status, batch)
         try:
-            async with self._session.post(
-                self._endpoint.url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
+            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
                 said = await _read_bounded(answer.content)
                 taken = read_answer(answer.status, answer.headers.get("Retry-After", ""), said, batch)
         except TimeoutError:
@@ -156,12 +157,12 @@ class Link:
             raise TryLater(f"server unreachable ({str(error) or type(error).__name__})") from None
 
         if status != b"{}":
-            self._status_due_s = time.monotonic() + HEARTBEAT_S
+            self._status_due_s = time.monotonic() + STATUS_EVERY_S
         return taken
 
     def _wants_status(self, batch: SpoolBatch) -> bool:
-        """With events and on every heartbeat; samples alone mostly go without it, as making it is dear."""
-        return bool(batch.events) or not batch or time.monotonic() >= self._status_due_s
+        """With events, and now and then: making it is dear."""
+        return bool(batch.events) or time.monotonic() >= self._status_due_s
 
     def _encoded_status(self) -> bytes:
         """The status must never stop the sending, whatever is wrong with it."""

@@ -52,6 +52,7 @@ class ListenerTable:
         self._waits = slice(buckets[0], buckets[-1] + 1)
         self._listeners = listeners
         self._watched: set[int] = set()
+        self._rows: dict[int, tuple[bytes, Row]] = {}
         self.refused = 0
 
     def watch(self, inode: int) -> None:
@@ -68,12 +69,19 @@ class ListenerTable:
     def forget(self, inode: int) -> None:
         """Counts no more."""
         self._watched.discard(inode)
+        self._rows.pop(inode, None)
         self._listeners.delete(_INODE.pack(inode))
 
     def row(self, inode: int) -> Row | None:
         """What was counted since `watch`; None for a listener that is not watched."""
         raw = self._listeners.lookup(_INODE.pack(inode)) if inode in self._watched else None
-        return None if raw is None else self._row(self._unpack(raw))
+        if raw is None:
+            return None
+        same, row = self._rows.get(inode, (b"", None))
+        if row is None or raw != same:
+            row = self._row(self._unpack(raw))
+            self._rows[inode] = (raw, row)
+        return row
 
     def _row(self, values: tuple[int, ...]) -> Row:
         def value(name: str) -> int:

@@ -179,10 +179,11 @@ async def test_a_heartbeat_carries_the_status(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent.link, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(agent.link, "STATUS_EVERY_S", 0.15)
     beats = iter(range(1000))
     await connect(server, lambda: {"beat": next(beats)})
     await server.until(lambda: len(server.batches) == 4)
-    assert [batch["status"]["beat"] for batch in server.batches[:4]] == [0, 1, 2, 3]
+    assert [batch["status"] for batch in server.batches[:4]] == [{"beat": 0}, {}, {"beat": 1}, {}]
     assert all(later - early >= 0.095 for early, later in zip(server.times, server.times[1:], strict=False))
 
 
@@ -190,7 +191,6 @@ async def test_samples_alone_mostly_go_without_the_status(
     server: Server, spool: Spool, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent.link, "GATHER_SAMPLES_S", 0.01)
-    monkeypatch.setattr(agent.link, "HEARTBEAT_S", 3600)
     beats = iter(range(1000))
     await connect(server, lambda: {"beat": next(beats)})
     await server.until(lambda: len(server.batches) == 1)
@@ -204,7 +204,8 @@ async def test_samples_alone_mostly_go_without_the_status(
 
 def test_a_heartbeat_comes_every_five_seconds() -> None:
     assert agent.link.HEARTBEAT_S == 5.0
-    assert agent.link.GATHER_SAMPLES_S == 2.0
+    assert agent.link.STATUS_EVERY_S == 15.0
+    assert agent.link.GATHER_SAMPLES_S == 5.0
 
 
 @pytest.mark.parametrize(

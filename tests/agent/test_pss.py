@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +29,15 @@ def crowd(size: int, rss_bytes: int = 50 * MIB) -> dict[Ident, int]:
 
 
 def test_everybody_has_a_first_look_as_the_budget_allows() -> None:
-    rss = crowd(200)
-    plan, cost = PssPlan(0), dict.fromkeys(rss, 0.001)
+    rss = crowd(100)
+    plan, cost = PssPlan(0), dict.fromkeys(rss, 0.0005)
     seen: list[Ident] = []
     beats = 0
-    while len(seen) < 200:
+    while len(seen) < 100:
         seen += play(plan, rss, cost, now_s=10.0 * beats)
         beats += 1
     assert sorted(seen) == sorted(rss)
-    assert beats == 200 * 0.001 / SAVED_MOST_S
+    assert beats == ceil(100 * 0.0005 / SAVED_MOST_S)
 
 
 def test_a_process_whose_memory_does_not_move_is_left_alone_for_long() -> None:
@@ -47,7 +48,7 @@ def test_a_process_whose_memory_does_not_move_is_left_alone_for_long() -> None:
 
 
 def test_a_process_whose_memory_moves_is_looked_at_again_after_the_pause() -> None:
-    plan, cost = PssPlan(0), {(1, 7): 0.001}
+    plan, cost = PssPlan(0), {(1, 7): 0.0005}
     looks = [at for at in range(60) if play(plan, {(1, 7): 50 * MIB + at * MIB}, cost, now_s=at)]
     assert looks == [at for at in range(60) if at % PAUSE_S == 0]
 
@@ -61,9 +62,9 @@ def test_a_huge_process_takes_a_quarter_of_the_budget_and_no_more() -> None:
         rss = {huge: moving, small: moving}
         looks += [(at, ident) for ident in play(plan, rss, cost, now_s=at)]
     times = [at for at, ident in looks if ident == huge]
-    assert [later - earlier for earlier, later in pairwise(times)] == [0.1 / (LARGEST_PART * BUDGET_SHARE)] * (
-        len(times) - 1
-    )
+    assert [later - earlier for earlier, later in pairwise(times)] == [
+        10 * ceil(0.1 / (LARGEST_PART * BUDGET_SHARE) / 10)
+    ] * (len(times) - 1)
     assert len([at for at, ident in looks if ident == small]) >= 280
 
 
