@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -43,7 +44,7 @@ PATIENT_AFTER_US = 30_000_000
 SCAN_S = 2.0
 COST_EVERY_TICKS = 10
 FIGURES_EVERY_TICKS = 30
-RENEW_EVERY_TICKS = 60
+RENEW_EVERY_TICKS = 300
 LOOK_AROUND_EVERY_TICKS = 300
 STOP_GRACE_S = 3.0
 DEFECT_PAUSE_S = 1.0
@@ -107,6 +108,9 @@ class Daemon:
         await self._link.start()
         self._attach(loop)
         self._watch(self._watcher.scan)
+        # Modules and their like live as long as the agent: the collector need not look at them again and again.
+        gc.collect()
+        gc.freeze()
         beats = [asyncio.create_task(self._keep_beating(beat)) for beat in self._beats()]
         log.info("watching %d services, sending to %s", len(self._rollup.services), self._settings.server_url)
         await self._stopping.wait()

@@ -86,8 +86,7 @@ class Link:
             if not done:
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._gathering is not None:
-            self._gathering.cancel()
+        self._stop_gathering()
         if self._session is not None:
             await self._session.close()
 
@@ -95,6 +94,12 @@ class Link:
         """Called for every sample: the first one of a batch starts the wait for more."""
         if self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(GATHER_SAMPLES_S, self._gathered)
+
+    def _stop_gathering(self) -> None:
+        """What was gathered is sent now."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -128,6 +133,7 @@ class Link:
         """
         while True:
             self._wake.clear()
+            self._stop_gathering()
             batch = self._spool.next_batch(self._records_at_once, BATCH_BYTES)
             is_rest = len(batch) >= self._spool.pending
             try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.readings_psutil import PsutilReader
 
 PERIOD_S = PULSE_S = 1.0
-SHARES_EVERY_READINGS = 10
+SHARES_EVERY_READINGS = 30
 APART_S = 0.3
 """What is shared is looked at in a thread; with all beats that the pulse has woken it would fight for the interpreter."""
 

@@ -92,7 +92,7 @@ class Kernel:
             source.untrack(pid)
 
     def renew(self, is_gone: Callable[[int, int], bool]) -> None:
-        """To be called about once a minute: forgets processes that `is_gone` (pid, start in ns since boot)."""
+        """To be called every few minutes: forgets processes that `is_gone` (pid, start in ns since boot)."""
         for source in {source for source in self._compiled.values() if source is not None}:
             source.renew(is_gone)
 

@@ -29,15 +29,15 @@ def crowd(size: int, rss_bytes: int = 50 * MIB) -> dict[Ident, int]:
 
 
 def test_everybody_has_a_first_look_as_the_budget_allows() -> None:
-    rss = crowd(100)
+    rss = crowd(60)
     plan, cost = PssPlan(0), dict.fromkeys(rss, 0.0005)
     seen: list[Ident] = []
     beats = 0
-    while len(seen) < 100:
-        seen += play(plan, rss, cost, now_s=10.0 * beats)
+    while len(seen) < 60:
+        seen += play(plan, rss, cost, now_s=30.0 * beats)
         beats += 1
     assert sorted(seen) == sorted(rss)
-    assert beats == ceil(100 * 0.0005 / SAVED_MOST_S)
+    assert beats == ceil(60 * 0.0005 / SAVED_MOST_S)
 
 
 def test_a_process_whose_memory_does_not_move_is_left_alone_for_long() -> None:
@@ -49,23 +49,23 @@ def test_a_process_whose_memory_does_not_move_is_left_alone_for_long() -> None:
 
 def test_a_process_whose_memory_moves_is_looked_at_again_after_the_pause() -> None:
     plan, cost = PssPlan(0), {(1, 7): 0.0005}
-    looks = [at for at in range(60) if play(plan, {(1, 7): 50 * MIB + at * MIB}, cost, now_s=at)]
-    assert looks == [at for at in range(60) if at % PAUSE_S == 0]
+    looks = [at for at in range(100) if play(plan, {(1, 7): 50 * MIB + at * MIB}, cost, now_s=at)]
+    assert looks == [at for at in range(100) if at % PAUSE_S == 0]
 
 
 def test_a_huge_process_takes_a_quarter_of_the_budget_and_no_more() -> None:
     huge, small = (1, 7), (2, 7)
     plan, cost = PssPlan(0), {huge: 0.1, small: 0.0001}
     looks: list[tuple[int, Ident]] = []
-    for at in range(0, 4000, 10):
-        moving = (100 + at % 20) * MIB
+    for at in range(0, 4000, 30):
+        moving = (100 + at % 60) * MIB
         rss = {huge: moving, small: moving}
         looks += [(at, ident) for ident in play(plan, rss, cost, now_s=at)]
     times = [at for at, ident in looks if ident == huge]
     assert [later - earlier for earlier, later in pairwise(times)] == [
-        10 * ceil(0.1 / (LARGEST_PART * BUDGET_SHARE) / 10)
+        30 * ceil(0.1 / (LARGEST_PART * BUDGET_SHARE) / 30)
     ] * (len(times) - 1)
-    assert len([at for at, ident in looks if ident == small]) >= 280
+    assert len([at for at, ident in looks if ident == small]) > 100
 
 
 def test_a_successor_with_the_same_pid_has_a_first_look_of_its_own() -> None:
