@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from agent.procfs import Listener, ProcFs
 from agent.service import Service
 
-WORKERS_AT_ONCE, LIKELY_AT_ONCE = 4, 32
+WORKERS_AT_ONCE, LIKELY_AT_ONCE = 2, 32
 """New workers of a service looked at in one go; the second where some have listeners of their own. The others have
 their turn the next time."""
 
@@ -18,7 +18,7 @@ _Listeners = Mapping[int, Listener]
 class ListenerKeeper:
     """Keeps `listeners` of services true.
 
-    A master is looked at again when its sockets have changed, a worker once, when it has become ready.
+    A worker is looked at once, when it has become ready: its listeners are its master's, or its own from the start.
     """
 
     def __init__(self, procfs: ProcFs) -> None:
@@ -27,14 +27,15 @@ class ListenerKeeper:
         self._found: dict[_Ident, _Listeners] = {}
         self._holders: dict[int, int] = {}
 
-    def refresh(self, services: Iterable[Service]) -> None:
-        """Looks at what is new, forgets what is gone."""
+    def refresh(self, services: Iterable[Service], *, masters_again: bool = True) -> None:
+        """Looks at what is new and, if so wished, whether sockets of known masters have changed; forgets what is gone."""
         networks = _Networks(self._procfs)
         holders: dict[int, int] = {}
         alive: set[_Ident] = set()
         for service in services:
             master = (service.master_pid, service.start_ticks)
-            self._look_at_master(master, networks)
+            if masters_again or master not in self._found:
+                self._look_at_master(master, networks)
             ready = [worker.ref for worker in service.workers.values() if worker.ready_us is not None]
             workers = [(ref.pid, ref.start_ticks) for ref in ready]
             at_once = LIKELY_AT_ONCE if any(self._found.get(ident) for ident in workers) else WORKERS_AT_ONCE

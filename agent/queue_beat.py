@@ -20,7 +20,10 @@ from agent.reporter import Reporter
 from agent.service import Service
 from agent.wire import Event, Scalar
 
-REFRESH_EVERY_TICKS = 20
+WORKERS_EVERY_TICKS = 10
+MASTERS_EVERY_TICKS = 60
+RELOADS_FOR_US = 10_000_000
+"""After a signal to a master it may be about to change its sockets."""
 
 
 class QueueKernel(Protocol):
@@ -72,7 +75,7 @@ class QueueBeat:
         self._before: dict[int, QueueReading] = {}
         self._told_until = 0
         self._ticks = 0
-        self._services: tuple[int, ...] = ()
+        self._masters: tuple[int, ...] = ()
 
     async def queue_beat(self) -> None:
         """Ticks for ever, on every pulse."""
@@ -85,18 +88,28 @@ class QueueBeat:
 
     def tick(self) -> None:
         """Tells of everything up to the last second that is over."""
-        services = tuple(self._rollup.services)
-        if self._ticks % REFRESH_EVERY_TICKS == 0 or services != self._services:
-            self._keeper.refresh(self._rollup.services.values())
-            self._arrange()
-        self._services = services
-        self._ticks += 1
+        self._refresh()
         second = self._clock.boot_second()
         readings = self._kernel.queues(second)
         for queue in self._queues.values():
             self._tell(queue, readings, until=second - 1)
         self._before = dict(readings)
         self._told_until = second - 1
+
+    def _refresh(self) -> None:
+        """Looks for new listeners where there may be some."""
+        services, since_us = self._rollup.services, self._clock.now_us() - RELOADS_FOR_US
+        masters = tuple(services)
+        masters_again = (
+            self._ticks % MASTERS_EVERY_TICKS == 0
+            or masters != self._masters
+            or any(service.signalled_us > since_us for service in services.values())
+        )
+        if masters_again or self._ticks % WORKERS_EVERY_TICKS == 0:
+            self._keeper.refresh(services.values(), masters_again=masters_again)
+            self._arrange()
+        self._masters = masters
+        self._ticks += 1
 
     def _arrange(self) -> None:
         """Watches every listener that a service has now, and forgets those that none has any more."""

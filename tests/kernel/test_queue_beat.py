@@ -16,7 +16,7 @@ import pytest
 from agent.clock import Clock
 from agent.kernel.kernel import Kernel
 from agent.procfs import ProcFs
-from agent.queue_beat import REFRESH_EVERY_TICKS, QueueBeat
+from agent.queue_beat import MASTERS_EVERY_TICKS, QueueBeat
 from agent.queues import WINDOW_S
 from agent.reporter import Reporter
 from agent.service import Service
@@ -170,12 +170,12 @@ def test_a_listener_that_came_later_and_went(host: Host, kernel: Kernel, tmp_pat
     beat = _beat(host, kernel)
     beat.tick()
     with listening("unix", tmp_path / "sockets") as listener:
-        for _ in range(REFRESH_EVERY_TICKS):
+        for _ in range(MASTERS_EVERY_TICKS):
             beat.tick()
         with connect(listener):
             _tick_after_this_second(beat)
         assert 1 in host.values("queue.depth_peak")
-    for _ in range(REFRESH_EVERY_TICKS + 1):
+    for _ in range(MASTERS_EVERY_TICKS + 1):
         beat.tick()
     assert next(iter(host.services.values())).listeners == ()
     assert kernel.queues(0) == {}
