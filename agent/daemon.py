@@ -17,6 +17,7 @@ from agent.clock import Clock
 from agent.identity import home_of
 from agent.ids import new_event_id
 from agent.kernel.figures import Figures
+from agent.kernel.heap import trim
 from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import DETAILS, Probe, parse_wishes
 from agent.link import Link, LinkError
@@ -42,6 +43,9 @@ READY_POLL_S = 0.05
 PATIENT_READY_POLL_S = 1.0
 PATIENT_AFTER_US = 30_000_000
 SCAN_S = 2.0
+LOSSES_EVERY_TICKS = 10
+"""How often losses are looked for on a quiet host; a full buffer has been read since the last look, and is looked at at once."""
+
 COST_EVERY_TICKS = 10
 FIGURES_EVERY_TICKS = 30
 RENEW_EVERY_TICKS = 300
@@ -94,6 +98,7 @@ class Daemon:
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         self._figures: Mapping[str, Figures] = {}
         self._seen_lost: dict[str, int] = {}
+        self._has_heard = False
         self._defect_told_us = 0
         self._sampled_sent = 0
         self._sampled_lost = 0
@@ -111,6 +116,7 @@ class Daemon:
         # Modules and their like live as long as the agent: the collector need not look at them again and again.
         gc.collect()
         gc.freeze()
+        trim()
         beats = [asyncio.create_task(self._keep_beating(beat)) for beat in self._beats()]
         log.info("watching %d services, sending to %s", len(self._rollup.services), self._settings.server_url)
         await self._stopping.wait()
@@ -193,6 +199,7 @@ class Daemon:
         Whether there were any.
         """
         records = self._kernel.read()
+        self._has_heard = True
         for record in records:
             try:
                 self._watch(lambda: self._watcher.on_record(record))  # noqa: B023 - called at once
@@ -251,7 +258,9 @@ class Daemon:
             self._watch(self._watcher.tick)
             await self._spool.sync()
             self._report_drops()
-            self._report_losses()
+            if self._has_heard or ticks % LOSSES_EVERY_TICKS == 1:
+                self._has_heard = False
+                self._report_losses()
             if ticks % COST_EVERY_TICKS == 1:
                 self._sample_cost()
             if ticks % FIGURES_EVERY_TICKS == 1:
