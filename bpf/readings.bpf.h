@@ -191,7 +191,7 @@ static __always_inline void renew(struct told *told, const struct task_reading *
  * do costs the agent nothing. Of a new one all is told at once, and again within RENEWAL_S: not of all in the same
  * second. */
 SEC("iter/task")
-int read_moved_tasks(struct bpf_iter__task *ctx)
+int read_moved(struct bpf_iter__task *ctx)
 {
 	struct moved_task row = {};
 	__u64 now_ns = bpf_ktime_get_ns();

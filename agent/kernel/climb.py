@@ -50,6 +50,9 @@ def climb(library: Libbpf, path: Path, wishes: Mapping[str, Means]) -> Climbed:
         for program in candidate.programs():
             if program not in programs:
                 candidate.leave_out(program)
+        for name in {name for rungs in LADDERS.values() for rung in rungs for name in rung.maps}:
+            if not any(name in rung.maps for rung in plan.values()):
+                candidate.leave_out_map(name)
         try:
             candidate.load()
             _attach(candidate, programs - _on_demand(plan), refusals)

@@ -19,7 +19,7 @@ class Rung:
 
     `programs` are those of the BPF object that must all attach. `tracepoint`, `functions` and `iterator` name what
     the running kernel must have for them; `wants_pointer` asks that the tracepoint's first argument is, or is not, a
-    pointer: kernels differ. A rung without programs belongs to a part of the agent that needs no BPF.
+    pointer: kernels differ. `maps` are made for this rung alone, as not every kernel can. A rung without programs belongs to a part of the agent that needs no BPF.
     """
 
     means: Means
@@ -28,6 +28,7 @@ class Rung:
     tracepoint: str = ""
     functions: tuple[str, ...] = ()
     iterator: str = ""
+    maps: tuple[str, ...] = ()
     wants_pointer: bool | None = None
     state: State = "attached"
     blind: str = ""
@@ -199,7 +200,14 @@ LADDERS: Mapping[str, tuple[Rung, ...]] = {
         ),
     ),
     "readings": (
-        Rung("iterator", "iter/task", ("read_tasks", "read_moved_tasks"), iterator="task"),
+        Rung(
+            "iterator",
+            "iter/task",
+            ("read_tasks", "read_moved"),
+            iterator="task",
+            functions=("task_storage_map_alloc",),
+            maps=("told_tasks",),
+        ),
         Rung(
             "psutil",
             "psutil",

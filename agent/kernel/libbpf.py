@@ -41,7 +41,9 @@ def _prototypes(library: ctypes.CDLL) -> None:
         "bpf_object__close": (None, [pointer]),
         "bpf_object__next_program": (pointer, [pointer, pointer]),
         "bpf_object__find_program_by_name": (pointer, [pointer, text]),
+        "bpf_object__find_map_by_name": (pointer, [pointer, text]),
         "bpf_object__find_map_fd_by_name": (number, [pointer, text]),
+        "bpf_map__set_autocreate": (number, [pointer, ctypes.c_bool]),
         "bpf_program__name": (text, [pointer]),
         "bpf_program__fd": (number, [pointer]),
         "bpf_program__set_autoload": (number, [pointer, ctypes.c_bool]),
@@ -213,6 +215,12 @@ class BpfObject:
     def leave_out(self, name: str) -> None:
         """Keeps `load` from loading the program."""
         self._c.bpf_program__set_autoload(self._program(name), False)
+
+    def leave_out_map(self, name: str) -> None:
+        """Keeps `load` from making the map, if the object has it; no program that is loaded may use it."""
+        found = self._c.bpf_object__find_map_by_name(self._object, name.encode())
+        if found:
+            self._c.bpf_map__set_autocreate(found, False)
 
     def load(self) -> None:
         """Loads maps and programs into the kernel; raises BpfError, after which the object is of no more use."""

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from agent.kernel.layout import LayoutError, TypeInformation
 
-READ_ALL, READ_MOVED = "read_tasks", "read_moved_tasks"
+READ_ALL, READ_MOVED = "read_tasks", "read_moved"
 PROGRAMS = (READ_ALL, READ_MOVED)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from agent.kernel.kernel import Kernel, open_kernel
 from agent.kernel.ladder import parse_wishes
+from agent.kernel.libbpf import BpfObject, KernelTypes
 from agent.kernel.readings import Moved, Reading
 from agent.kernel.records import Role
 from agent.procfs import PAGE_BYTES, ProcFs
@@ -424,6 +425,31 @@ def test_the_probe_says_which_rung_reads() -> None:
         probe = kernel.probe("readings")
         assert (probe.state, probe.means) == ("degraded", "psutil")
         assert kernel.read_tasks() == []
+
+
+@pytest.mark.parametrize(
+    ("function", "why"), [("task_storage_map_alloc", "has no function"), ("bpf_iter_task", "no BPF iterator")]
+)
+def test_a_kernel_that_lacks_something_for_the_iterator_keeps_all_other_rungs(
+    function: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No map is made that such a kernel does not know: one would keep the whole object from loading."""
+    has_function = KernelTypes.has_function
+    monkeypatch.setattr(KernelTypes, "has_function", lambda self, name: name != function and has_function(self, name))
+    left_out = []
+    leave_out_map = BpfObject.leave_out_map
+    monkeypatch.setattr(
+        BpfObject, "leave_out_map", lambda self, name: (left_out.append(name), leave_out_map(self, name))
+    )
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    kernel = open_kernel(OBJECT)
+    try:
+        assert why in kernel.probe("readings").reason
+        assert (kernel.probe("readings").means, kernel.probe("fork").means) == ("psutil", "tp_btf")
+        assert "told_tasks" in left_out
+    finally:
+        kernel.close()
 
 
 def test_shares_divide_what_is_shared() -> None:
