@@ -18,8 +18,9 @@ from agent.identity import home_of
 from agent.ids import new_event_id
 from agent.kernel.figures import Figures
 from agent.kernel.heap import trim
-from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import DETAILS, Probe, parse_wishes
+from agent.kernel.opening import open_kernel
 from agent.link import Link, LinkError
 from agent.oom_beat import oom_beat
 from agent.privilege import Privileges

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.kernel.figures import Figures
-from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import Probe, parse_wishes
 from agent.kernel.libbpf import BpfError, run_time_statistics
+from agent.kernel.opening import open_kernel
 from agent.settings import Settings
 
 READ_EVERY_S = 0.05

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import parse_wishes
+from agent.kernel.opening import open_kernel
 from agent.kernel.records import Record
 from agent.procfs import ProcFs
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import parse_wishes
+from agent.kernel.opening import open_kernel
 from agent.kernel.queues import QueueReading
 
 OBJECT = Path(__file__).parents[2] / "agent" / "kernel" / "reflex.bpf.o"

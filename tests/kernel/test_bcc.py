@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.kernel.kernel import open_kernel
 from agent.kernel.ladder import parse_wishes
+from agent.kernel.opening import open_kernel
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, SignalRecord
 from demo.cgroup import CgroupError, make_group
 from tests.kernel.queue_stage import BACKLOG, KINDS, connect, deepest, inode_of, listening, read, watch

@@ -243,7 +243,7 @@ AFTER_ATTACHING = """
     import os, select, socket, time
     from pathlib import Path
     from agent.kernel.capabilities import Capability, keep_only, permitted
-    from agent.kernel.kernel import open_kernel
+    from agent.kernel.opening import open_kernel
     from agent.kernel.map_access import maps_need_capability
     from agent.kernel.records import Role
     from agent.procfs import ProcFs

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import parse_wishes
 from agent.kernel.libbpf import BpfObject, KernelTypes
+from agent.kernel.opening import open_kernel
 from agent.kernel.readings import Moved, Reading
 from agent.kernel.records import Role
 from agent.procfs import PAGE_BYTES, ProcFs

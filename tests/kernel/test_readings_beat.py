@@ -15,8 +15,9 @@ import orjson
 import pytest
 
 from agent.clock import Clock
-from agent.kernel.kernel import Kernel, open_kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import parse_wishes
+from agent.kernel.opening import open_kernel
 from agent.kernel.records import Role
 from agent.procfs import ProcFs
 from agent.readings_beat import ReadingsBeat
