@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--missing", type=_name_and_reason, action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--boot-limit", type=float, default=180, metavar="S", help="seconds for a boot (default 180)")
-    parser.add_argument("--limit", type=float, default=1800, metavar="S", help="seconds for a kernel (default 1800)")
+    parser.add_argument("--limit", type=float, default=3600, metavar="S", help="seconds for a kernel (default 3600)")
     parser.add_argument(
         "--until", type=float, default=float("inf"), metavar="TIME", help="Unix time of the end of it all"
     )
