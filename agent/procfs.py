@@ -384,6 +384,12 @@ def _unescaped(word: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
 
 
+def perf_event_paranoid() -> int:
+    """The sysctl kernel.perf_event_paranoid: how much of perf events is kept from users; -1 (nothing) when it is not there."""
+    text = _text("/proc/sys/kernel/perf_event_paranoid")
+    return int(text) if text else -1
+
+
 def own_capabilities() -> int:
     """The capabilities that this process has in effect, one bit each, numbered as in capability(7)."""
     return own_capability_sets()["CapEff"]

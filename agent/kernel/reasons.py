@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from agent.procfs import own_capabilities
+from agent.procfs import own_capabilities, perf_event_paranoid
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBES = Path("/sys/bus/event_source/devices/kprobe")
+PARANOID_WITH_PERFMON = 2
+"""Up to here CAP_PERFMON is enough for perf events."""
+
 CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 12, 19, 21, 38, 39
 
 
@@ -46,8 +49,19 @@ def why_no_kprobes() -> str:
     return "" if KPROBES.exists() else "this kernel has no kprobes (CONFIG_KPROBES is off)"
 
 
+def why_not_perf() -> str:
+    """What keeps perf events, which kprobes are attached by, from this process; empty when nothing is known to."""
+    paranoid = perf_event_paranoid()
+    if paranoid <= PARANOID_WITH_PERFMON or has_capability(CAP_SYS_ADMIN):
+        return ""
+    return (
+        f"kernel.perf_event_paranoid is {paranoid}: above {PARANOID_WITH_PERFMON} a Debian kernel keeps perf events, and "
+        "kprobes with them, for CAP_SYS_ADMIN"
+    )
+
+
 def in_words(number: int | None, text: str) -> str:
     """An error of libbpf with what most likely stands behind it."""
-    if number in (errno.EPERM, errno.EACCES) and (why := why_not_bpf()):
+    if number in (errno.EPERM, errno.EACCES) and (why := why_not_bpf() or why_not_perf()):
         return f"{text}; {why}"
     return text
