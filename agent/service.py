@@ -10,6 +10,7 @@ from agent.kernel.records import SignalRecord
 from agent.procfs import Listener
 from agent.slots import Slots
 from agent.wire import WorkerRef
+from agent.workers.settings import ServiceSettings
 
 _SIGNALS_KEPT = 8
 
@@ -24,7 +25,11 @@ class Birth(Enum):
 
 @dataclass(slots=True)
 class Service:
-    """One master and its workers. Masters that follow one another under one name share the lanes."""
+    """One master and its workers. Masters that follow one another under one name share the lanes.
+
+    A service whose master serves by itself (a single uvicorn, Celery's solo and threads pools) has no workers.
+    `release` names the code that it was started from. `broker_urls` hold credentials: they stay in this process.
+    """
 
     name: str
     kind: str
@@ -34,6 +39,10 @@ class Service:
     cgroup: str
     slots: Slots
     listeners: tuple[Listener, ...] = ()
+    settings: ServiceSettings = field(default_factory=ServiceSettings)
+    release: str | None = None
+    folder: str = ""
+    broker_urls: tuple[str, ...] = field(default=(), repr=False)
     started_event: str | None = None
     signalled_event: str | None = None
     signalled_us: int = 0
