@@ -234,20 +234,19 @@ class Daemon:
     def _watch(self, look: Callable[[], list[Any]]) -> None:
         events = self._ooms.notice(look())
         self._reporter.events(events)
-        if any(event.kind == "worker.started" for event in events):
+        if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
             self._booting.set()
 
     async def _ready_beat(self) -> None:
         """Looks at booting workers closely, at slow ones less so, and sleeps while there are none."""
         while True:
             self._watch(self._watcher.look_for_ready)
-            booting = list(self._rollup.booting())
-            if not booting:
+            since_us = self._watcher.waits_since_us()
+            if since_us is None:
                 self._booting.clear()
                 await self._booting.wait()
                 continue
-            now_us = self._clock.now_us()
-            young = any(now_us - worker.started_us < PATIENT_AFTER_US for worker in booting)
+            young = self._clock.now_us() - since_us < PATIENT_AFTER_US
             await asyncio.sleep(READY_POLL_S if young else PATIENT_READY_POLL_S)
 
     async def _tick_beat(self) -> None:

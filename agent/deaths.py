@@ -7,22 +7,34 @@ apart is who sent the signal, which the kernel says at the moment of sending.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
 from agent.wire import Evidence, Severity
 from agent.words import signal_name
 
-SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGTERM = 2, 3, 6, 9, 15
+SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGUSR2, SIGTERM = 1, 2, 3, 6, 9, 12, 15
 _FAULTS = frozenset({4, 5, 6, 7, 8, 11, 31})
 _STOPS = frozenset({SIGINT, SIGQUIT, SIGTERM})
 _SENT_BY_KERNEL = 128
 _IGNORED = 1
-_EXIT_CODES = {3: ("boot_error", "it failed to boot"), 4: ("app_load_error", "its application could not be loaded")}
+_MANAGERS = (
+    "systemd",
+    "containerd-shim",
+    "runc",
+    "crun",
+    "conmon",
+    "dockerd",
+    "podman",
+    "supervisord",
+    "circusd",
+    "runit",
+)
+"""Programs whose job is to stop services; by their names as the kernel keeps them, the first 15 characters."""
 
 DEATHS: Mapping[str, str] = {
     "kernel_oom": "The kernel's OOM killer chose it and it ended by SIGKILL.",
-    "master_timeout": "Its master aborted it because its heartbeat was too old.",
+    "master_timeout": "Its master aborted it because a request or task took too long, or its heartbeat was too old.",
     "killed_by_person": "SIGKILL from a process with a controlling terminal: a person typed it.",
     "killed_by_process": "SIGKILL, or a signal that crashes, from another program.",
     "killed_by_master": "SIGKILL from its master, which waits no longer for a worker that it stops.",
@@ -32,8 +44,10 @@ DEATHS: Mapping[str, str] = {
     "stopped_by_master": "Its master asked it to stop: a reload, a smaller number of workers, a shutdown.",
     "stopped_by_process": "Somebody else than its master asked it to stop.",
     "signal_unseen": "It ended by a signal whose sender was not seen.",
-    "boot_error": "Exit code 3: Gunicorn could not boot the worker, and stops the whole service.",
-    "app_load_error": "Exit code 4: the application could not be loaded, and Gunicorn stops the whole service.",
+    "stopped_by_manager": "Its service manager or container runtime stopped it: systemd, supervisor, Docker and their like.",
+    "boot_error": "It failed to boot, as its exit code says; Gunicorn stops the whole service then.",
+    "app_load_error": "Its application could not be loaded, as its exit code says; Gunicorn stops the whole service then.",
+    "recycled": "It ended by itself to be replaced, as its exit code says: its last allowed request or task, or a reload.",
     "error_exit": "Any other exit code but 0.",
     "clean_exit": "Exit code 0 without being asked, as after its last allowed request (max_requests).",
     "unknown": "Its exit was not heard, so how it ended is not known.",
@@ -42,6 +56,34 @@ DEATHS: Mapping[str, str] = {
 
 SIGNAL_SOURCE = "signal:signal_generate"
 EXIT_SOURCE = "sched:sched_process_exit"
+
+
+@dataclass(frozen=True, slots=True)
+class ExitCode:
+    """What an exit code of a kind of worker means: a death, and words that follow "exit code 3: ".
+
+    `is_fatal`: the fault is not the worker's own, a successor will have it, too. `expected`: its master wanted it so.
+    """
+
+    death: str
+    why: str
+    is_fatal: bool = False
+    expected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeathRules:
+    """How a kind of worker ends.
+
+    `aborts_with` is the signal by which its master begins to end one that is stuck. `kills_only_stuck`: a SIGKILL from
+    its master that no asking went before means the same. `aborted_because` follows "its master aborted it because ".
+    """
+
+    aborts_with: int | None = None
+    kills_only_stuck: bool = False
+    aborted_because: str = "it was stuck"
+    exit_codes: Mapping[int, ExitCode] = field(default_factory=dict)
+    clean_exit: str = "as after its last allowed request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +99,11 @@ class Certificate:
 
 
 def certify(
-    exit_record: ExitRecord, signals: Sequence[SignalRecord], oom: OomRecord | None, master_pid: int
+    exit_record: ExitRecord,
+    signals: Sequence[SignalRecord],
+    oom: OomRecord | None,
+    master_pid: int,
+    rules: DeathRules = DeathRules(),
 ) -> Certificate:
     """The certificate of a worker of the master `master_pid`, from what was seen before its end, oldest first."""
     told = [signal for signal in signals if signal.result != _IGNORED]
@@ -65,16 +111,16 @@ def certify(
     ended = Evidence(EXIT_SOURCE, _status_words(number, code))
     if oom is not None and number == SIGKILL:
         return _kernel_oom(oom, ended)
-    aborted = _last(told, {SIGABRT}, from_pid=master_pid)
+    aborted = _aborted(told, number, master_pid, rules)
     if aborted is not None and not _killed_by_another(told, number, master_pid):
-        return _master_timeout(aborted, told, ended, master_pid)
+        return _master_timeout(aborted, told, ended, master_pid, rules)
     if number == SIGKILL:
         return _killed(_last(told, {SIGKILL}), ended, master_pid)
     if number in _FAULTS:
         return _crashed(number, _last(told, {number}), ended)
     if number:
         return _ended_by_signal(number, _last(told, {number}), ended, master_pid)
-    return _exited(code, _last(told, _STOPS), ended, master_pid)
+    return _exited(code, _last(told, _STOPS), ended, master_pid, rules)
 
 
 def sender_words(signal: SignalRecord) -> str:
@@ -104,12 +150,14 @@ def _kernel_oom(oom: OomRecord, ended: Evidence) -> Certificate:
 
 
 def _master_timeout(
-    aborted: SignalRecord, told: Sequence[SignalRecord], ended: Evidence, master_pid: int
+    aborted: SignalRecord, told: Sequence[SignalRecord], ended: Evidence, master_pid: int, rules: DeathRules
 ) -> Certificate:
     killed = _last(told, {SIGKILL}, from_pid=master_pid)
-    how = "SIGABRT and then SIGKILL" if killed is not None else "SIGABRT"
-    evidence = tuple(signal_evidence(signal) for signal in (aborted, killed) if signal is not None)
-    phrase = f"its master (pid {master_pid}) sent {how} because it had stopped beating"
+    sent = [signal for signal in (aborted, killed) if signal is not None]
+    sent = sent[:1] if killed is aborted else sent
+    how = " and then ".join(signal_name(signal.signal) for signal in sent)
+    evidence = tuple(signal_evidence(signal) for signal in sent)
+    phrase = f"its master (pid {master_pid}) sent {how} because {rules.aborted_because}"
     return Certificate("master_timeout", phrase, "critical", (*evidence, ended), decisive=aborted)
 
 
@@ -123,6 +171,9 @@ def _killed(kill: SignalRecord | None, ended: Evidence, master_pid: int) -> Cert
     if kill.sender_pid == master_pid:
         phrase = f"SIGKILL from its master (pid {master_pid}), which waits no longer for a worker that it stops"
         return Certificate("killed_by_master", phrase, "warning", evidence, expected=True, decisive=kill)
+    if _is_manager(kill):
+        phrase = f"SIGKILL from {sender_words(kill)}, which stops services"
+        return Certificate("stopped_by_manager", phrase, "warning", evidence, decisive=kill)
     death = "killed_by_person" if kill.sender_tty else "killed_by_process"
     who = "a person at a terminal, through " if kill.sender_tty else "another program, "
     phrase = f"SIGKILL from {who}{sender_words(kill)}; neither the kernel nor its master did it"
@@ -144,24 +195,48 @@ def _ended_by_signal(number: int, sent: SignalRecord | None, ended: Evidence, ma
         return Certificate("signal_unseen", phrase, "warning", (ended,))
     by_master = sent.sender_pid == master_pid
     who = f"its master (pid {master_pid})" if by_master else sender_words(sent)
-    death = "stopped_by_master" if by_master else "stopped_by_process"
+    death = _stopped_by(sent, by_master=by_master)
     phrase = f"{signal_name(number)} from {who}"
     severity: Severity = "info" if by_master else "warning"
     return Certificate(death, phrase, severity, (signal_evidence(sent), ended), expected=by_master, decisive=sent)
 
 
-def _exited(code: int, stop: SignalRecord | None, ended: Evidence, master_pid: int) -> Certificate:
-    if code:
-        death, why = _EXIT_CODES.get(code, ("error_exit", "it gave up by itself"))
+def _exited(code: int, stop: SignalRecord | None, ended: Evidence, master_pid: int, rules: DeathRules) -> Certificate:
+    known = rules.exit_codes.get(code)
+    if code and not (known is not None and known.expected):
+        death, why = (known.death, known.why) if known is not None else ("error_exit", "it gave up by itself")
         return Certificate(death, f"exit code {code}: {why}", "critical", (ended,))
+    if stop is None and known is not None:
+        return Certificate(known.death, f"exit code {code}: {known.why}", "info", (ended,))
     if stop is None:
-        return Certificate("clean_exit", "exit code 0, by itself, as after its last allowed request", "info", (ended,))
+        phrase = f"exit code 0, by itself, {rules.clean_exit}"
+        return Certificate("clean_exit", phrase, "info", (ended,))
     by_master = stop.sender_pid == master_pid
     who = f"its master (pid {master_pid})" if by_master else sender_words(stop)
-    death = "stopped_by_master" if by_master else "stopped_by_process"
-    phrase = f"exit code 0 after {signal_name(stop.signal)} from {who}"
+    death = _stopped_by(stop, by_master=by_master)
+    phrase = f"exit code {code} after {signal_name(stop.signal)} from {who}"
     evidence = (signal_evidence(stop), ended)
     return Certificate(death, phrase, "info", evidence, expected=by_master, decisive=stop)
+
+
+def _aborted(told: Sequence[SignalRecord], number: int, master_pid: int, rules: DeathRules) -> SignalRecord | None:
+    """The signal by which the master began to end a worker that was stuck."""
+    if rules.aborts_with is not None and (sent := _last(told, {rules.aborts_with}, from_pid=master_pid)) is not None:
+        return sent
+    asked = _last(told, _STOPS | {SIGHUP})
+    if rules.kills_only_stuck and number == SIGKILL and asked is None:
+        return _last(told, {SIGKILL}, from_pid=master_pid)
+    return None
+
+
+def _stopped_by(sent: SignalRecord, *, by_master: bool) -> str:
+    if by_master:
+        return "stopped_by_master"
+    return "stopped_by_manager" if _is_manager(sent) else "stopped_by_process"
+
+
+def _is_manager(signal: SignalRecord) -> bool:
+    return signal.code != _SENT_BY_KERNEL and signal.sender_comm.startswith(_MANAGERS)
 
 
 def _killed_by_another(told: Sequence[SignalRecord], number: int, master_pid: int) -> bool:

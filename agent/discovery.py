@@ -1,60 +1,102 @@
-"""Finds the Gunicorn services that run already, from who shares which heartbeat file with whom."""
+"""Finds the services that run already: by what their processes hold open, and by their command lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.procfs import Process, ProcFs
-from agent.workers import gunicorn
+from agent.workers import KINDS, gunicorn
+from agent.workers.kind import Kind
+
+_BINARIES = ("python", "pypy", "uwsgi")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundWorker:
-    """A worker and its own heartbeat file's inode."""
+    """A process below a master; for a Gunicorn worker with its own heartbeat file's inode."""
 
     pid: int
     start_ticks: int
-    heartbeat_inode: int
+    heartbeat_inode: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class FoundMaster:
-    """A master and its workers."""
+    """A master and the processes below it that may be its workers."""
 
+    kind: Kind
     process: Process
-    workers: tuple[FoundWorker, ...]
+    children: tuple[FoundWorker, ...]
 
 
-def find_masters(procfs: ProcFs) -> Iterator[FoundMaster]:
-    """All Gunicorn masters of the host.
+def kind_of_command(argv: tuple[str, ...]) -> Kind | None:
+    """The kind that an argument vector, or the title in its place, is of."""
+    return next((kind for kind in KINDS.values() if kind.is_command(argv)), None)
+
+
+def find_masters(procfs: ProcFs) -> list[FoundMaster]:
+    """All masters of the host, the oldest first, so that the order is that of their starts."""
+    candidates = _candidates(procfs)
+    holders = {pid: inodes for pid in candidates if (inodes := _heartbeats(procfs, pid))}
+    found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders)]
+    return sorted(found, key=lambda master: (master.process.start_ticks, master.process.pid))
+
+
+def _candidates(procfs: ProcFs) -> dict[int, int]:
+    """Processes whose binary can be a service's, with their parents."""
+    pids = [pid for pid in procfs.pids() if procfs.binary_name(pid).startswith(_BINARIES)]
+    parents = ((pid, procfs.parent_pid(pid)) for pid in pids)
+    return {pid: parent for pid, parent in parents if parent is not None}
+
+
+def _by_heartbeat(
+    procfs: ProcFs, parents: Mapping[int, int], holders: Mapping[int, frozenset[int]]
+) -> Iterator[FoundMaster]:
+    """Gunicorn masters.
 
     A worker shares its heartbeat file with its parent, the master; a master shares none with its own parent. That
     tells masters from workers whatever their titles say, and a new master under an old one (USR2) from a worker.
     """
-    holders = _holders(procfs)
-    parents = {pid: procfs.parent_pid(pid) for pid in holders}
     for pid, inodes in holders.items():
-        parent = parents[pid]
-        if parent is None or inodes & holders.get(parent, frozenset()):
+        if inodes & holders.get(parents[pid], frozenset()):
             continue
         workers = tuple(
             FoundWorker(child, start_ticks, max(shared))
-            for child, parent_of_child in parents.items()
-            if parent_of_child == pid
-            and (shared := inodes & holders[child])
+            for child, held in holders.items()
+            if parents[child] == pid
+            and (shared := inodes & held)
             and (start_ticks := procfs.start_ticks(child)) is not None
         )
         process = procfs.process(pid)
         if workers and process is not None:
-            yield FoundMaster(process, workers)
+            yield FoundMaster(KINDS[gunicorn.KIND], process, workers)
 
 
-def _holders(procfs: ProcFs) -> dict[int, frozenset[int]]:
-    """Who holds heartbeat files, and which. Parents are asked of every holder, not children of every parent: the
-    kernel's list of children is not reliable while children come and go."""
-    found = {pid: _heartbeats(procfs, pid) for pid in procfs.pids() if procfs.runs_python(pid)}
-    return {pid: inodes for pid, inodes in found.items() if inodes}
+def _by_command(
+    procfs: ProcFs, parents: Mapping[int, int], holders: Mapping[int, frozenset[int]]
+) -> Iterator[FoundMaster]:
+    """Masters of the other kinds: a fork of a master shows the master's command line, or a worker's title."""
+    commands = {pid: procfs.command(pid) for pid in parents if pid not in holders}
+    for pid, argv in commands.items():
+        kind = kind_of_command(argv)
+        if kind is None or kind.KIND == gunicorn.KIND or kind.is_worker_title(argv):
+            continue
+        if commands.get(parents[pid]) == argv:
+            continue
+        process = procfs.process(pid)
+        if process is None:
+            continue
+        children = (child for child, parent in parents.items() if parent == pid)
+        yield FoundMaster(
+            kind,
+            process,
+            tuple(
+                FoundWorker(child, start_ticks, None)
+                for child in children
+                if (start_ticks := procfs.start_ticks(child)) is not None
+            ),
+        )
 
 
 def _heartbeats(procfs: ProcFs, pid: int) -> frozenset[int]:

@@ -22,6 +22,7 @@ _TCP_LISTEN = "0A"
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
 _DEAD_STATES = frozenset("ZXx")
 _INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # PROC_PID_INIT_INO, PROC_USER_INIT_INO
+_AWAITED_INODE = re.compile(r" ino:([0-9a-f]+) ")
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
 
 
@@ -213,9 +214,31 @@ class ProcFs:
             path = next(iter(self._strings(pid, "cmdline")), "")
         return os.path.basename(path).removesuffix(" (deleted)")
 
-    def has_file(self, pid: int, name: str) -> bool:
-        """Whether the process's working folder has a file of this name."""
-        return os.path.exists(f"{self._root}/{pid}/cwd/{name}")
+    def has_file(self, pid: int, path: str) -> bool:
+        """Whether the process sees a file there; a relative path begins at its working folder."""
+        return os.path.exists(self._inside(pid, path))
+
+    def file_text(self, pid: int, path: str) -> str:
+        """What a regular file says as the process sees it, up to a bound; nothing when it cannot be read."""
+        inside = self._inside(pid, path)
+        return _text(inside) if os.path.isfile(inside) else ""
+
+    def _inside(self, pid: int, path: str) -> str:
+        return f"{self._root}/{pid}/root{path}" if path.startswith("/") else f"{self._root}/{pid}/cwd/{path}"
+
+    def awaited(self, pid: int) -> frozenset[int]:
+        """Inodes of the files that the process waits on by epoll, as far as it has been told to."""
+        found: set[int] = set()
+        for file in self.open_files(pid, "anon_inode:[eventpoll]"):
+            for line in self._read(pid, f"fdinfo/{file.fd}").splitlines():
+                if line.startswith("tfd:") and (inode := _AWAITED_INODE.search(line)) is not None:
+                    found.add(int(inode[1], 16))
+        return frozenset(found)
+
+    def sleeps_in(self, pid: int) -> str | None:
+        """The kernel's function that the main thread sleeps in, `0` where the kernel does not tell; None while it runs."""
+        fields = self._stat(pid)
+        return self._read(pid, "wchan") or "0" if fields is not None and fields[1][0] == "S" else None
 
     def environment(self, pid: int) -> dict[str, str]:
         """The environment at exec, as far as the process has not written over it."""

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent import sentences
-from agent.deaths import SIGABRT, SIGKILL, certify, signal_evidence
+from agent.deaths import SIGKILL, certify, signal_evidence
 from agent.identity import home_of
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
 from agent.service import Birth, Service, Worker
 from agent.slots import Predecessor, Slots
 from agent.wire import Event, Evidence, Scalar, Severity, WorkerRef
+from agent.workers import KINDS
+from agent.workers.kind import Signs
 
 NS_PER_TICK = 10_000_000
 """The kernel shows start times to user space in ticks of 1/100 s, on every architecture that Reflex runs on."""
@@ -106,8 +108,8 @@ class Rollup:
             text,
             service=service,
             cause=cause,
-            evidence=(Evidence("procfs", f"pid {service.master_pid} holds the heartbeat files of Gunicorn workers"),),
-            attrs={"master_pid": service.master_pid, "kind": service.kind, **_timeout(service), **_home(service)},
+            evidence=(Evidence("procfs", f"pid {service.master_pid} {_signs(service).master}"),),
+            attrs={"master_pid": service.master_pid, "kind": service.kind, **_told(service), **_home(service)},
         )
         service.started_event = event.id
         return [event]
@@ -117,7 +119,8 @@ class Rollup:
     ) -> list[Event]:
         """A worker is there. One that had been there before anybody looked is only noted."""
         slot, generation, predecessor = service.slots.take()
-        worker = Worker(WorkerRef(slot, generation, pid, start_ticks), service, at_us, heartbeat_inode)
+        ref = WorkerRef(slot, generation, pid, start_ticks)
+        worker = Worker(ref, service, at_us, heartbeat_inode, release=service.release)
         service.workers[pid] = worker
         if seen is Birth.UNSEEN:
             return []
@@ -130,7 +133,7 @@ class Rollup:
             worker=worker,
             cause=cause,
             evidence=(
-                Evidence(seen.value, f"pid {pid} is a child of pid {service.master_pid} with its own heartbeat"),
+                Evidence(seen.value, f"pid {pid} is a child of pid {service.master_pid} {_signs(service).worker}"),
             ),
             attrs={} if predecessor is None else {"replaces_pid": predecessor.pid},
         )
@@ -150,7 +153,7 @@ class Rollup:
                 sentences.worker_ready(worker),
                 worker=worker,
                 cause=worker.started_event,
-                evidence=(Evidence("heartbeat file", "its time was set by the worker's main loop for the first time"),),
+                evidence=(Evidence(_signs(worker.service).ready_source, _signs(worker.service).ready),),
                 attrs={"boot_ms": (worker.ready_us - worker.started_us) // 1000},
             )
         ]
@@ -166,7 +169,8 @@ class Rollup:
             return []
         worker.signals.append(record)
         by_master = record.sender_pid == worker.service.master_pid
-        if record.signal == SIGABRT and by_master and worker.stuck_event is None:
+        aborts = record.signal == KINDS[worker.service.kind].RULES.aborts_with
+        if aborts and by_master and worker.stuck_event is None:
             return self._stuck(worker, record, at_us, heartbeat_age_s)
         return []
 
@@ -241,7 +245,8 @@ class Rollup:
 
     def _worker_exited(self, worker: Worker, record: ExitRecord, at_us: int, marked: _Marked | None) -> list[Event]:
         oom = marked.record if marked is not None else None
-        certificate = certify(record, tuple(worker.signals), oom, worker.service.master_pid)
+        rules = KINDS[worker.service.kind].RULES
+        certificate = certify(record, tuple(worker.signals), oom, worker.service.master_pid, rules)
         events = []
         cause = worker.stuck_event if certificate.death == "master_timeout" else None
         if marked is not None and certificate.death == "kernel_oom":
@@ -302,7 +307,7 @@ class Rollup:
         if marked is not None and certificate.death == "kernel_oom":
             events.append(self._process_oom(marked.record, marked.at_us, service, confirmed=True))
             cause = events[0].id
-        asked = certificate.death in ("clean_exit", "stopped_by_process")
+        asked = certificate.death in ("clean_exit", "stopped_by_process", "stopped_by_manager", "recycled")
         event = self._event(
             at_us,
             "service.stopped",
@@ -402,6 +407,7 @@ class Rollup:
             text=text,
             service=None if owner is None else owner.name,
             worker=None if worker is None else worker.ref,
+            release=worker.release if worker is not None else None if owner is None else owner.release,
             cause=cause,
             evidence=evidence,
             attrs=attrs or {},
@@ -412,6 +418,25 @@ def _home(service: Service) -> dict[str, Scalar]:
     home = home_of(service.cgroup)
     named = {"unit": home.unit, "container": home.container}
     return {name: value for name, value in named.items() if value}
+
+
+def _signs(service: Service) -> Signs:
+    return KINDS[service.kind].SIGNS
+
+
+def _told(service: Service) -> dict[str, Scalar]:
+    """The settings that are known."""
+    settings = service.settings
+    values = {
+        "app": settings.app,
+        "workers": settings.workers,
+        "threads": settings.threads,
+        "worker_class": settings.worker_class,
+        "timeout_s": service.timeout_s,
+        "max_requests": settings.max_requests,
+        "preload": settings.preload,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _timeout(service: Service) -> dict[str, Scalar]:

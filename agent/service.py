@@ -62,4 +62,5 @@ class Worker:
     started_event: str | None = None
     ready_us: int | None = None
     stuck_event: str | None = None
+    release: str | None = None
     signals: deque[SignalRecord] = field(default_factory=lambda: deque(maxlen=_SIGNALS_KEPT))

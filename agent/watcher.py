@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.clock import Clock
 from agent.deaths import SIGABRT
-from agent.discovery import FoundMaster, find_masters
+from agent.discovery import FoundMaster, FoundWorker, find_masters, kind_of_command
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
-from agent.procfs import Process, ProcFs
+from agent.looks import Looks, ProcessFiles
+from agent.naming import service_name
+from agent.procfs import Listener, Process, ProcFs
+from agent.release import release_of
 from agent.rollup import NS_PER_TICK, Rollup
 from agent.service import Birth, Service, Worker
 from agent.slots import Slots
 from agent.wire import Event
-from agent.workers import gunicorn
+from agent.workers import KINDS, gunicorn, uwsgi
+from agent.workers.kind import Child, Command, Kind
 
 MAX_CANDIDATES = 4096
 CANDIDATE_AGE_US = 60_000_000
 CANDIDATE_FORKS = 3
-"""A Python program that is not Gunicorn by its command line may embed it; its first forks show whether it does."""
+"""A Python program that is no service by its command line may embed Gunicorn; its first forks show whether it does."""
+
+UP_AFTER_US = 2_000_000
+"""After this time a process whose command line is a service's is one, even where nothing else shows it. A launcher
+that leaves the work to a daemon has ended by then."""
+
+UNPROVEN_FOR_US = 600_000_000
+"""How long a fork of a master may take to show whether it is a worker."""
+
+MAX_UNPROVEN = 1024
+RELOADS_FOR_US = 5_000_000
+"""After a signal to a master its release may be another one."""
 
 _ANCESTORS = 16
 
@@ -42,11 +57,26 @@ class _Candidate:
     """A process that may become a master. `process` is as it was at exec, before anything wrote over its title."""
 
     process: Process
-    command: gunicorn.CommandLine
-    by_command: bool
+    kind: Kind | None
+    command: Command
     since_us: int
     forks_left: int = CANDIDATE_FORKS
     children: dict[int, ForkRecord] = field(default_factory=dict)
+
+    @property
+    def by_command(self) -> bool:
+        """Whether the command line says that it will be one."""
+        return self.kind is not None and not self.command.one_shot
+
+
+@dataclass(frozen=True, slots=True)
+class _Unproven:
+    """A fork of a master that may be a worker; `argv` is the master's."""
+
+    service: Service
+    fork: ForkRecord
+    argv: tuple[str, ...]
+    seen: Birth
 
 
 class Watcher:
@@ -54,11 +84,24 @@ class Watcher:
 
     def __init__(self, procfs: ProcFs, rollup: Rollup, clock: Clock, kernel: KernelFilter | None) -> None:
         self._procfs = procfs
+        self._looks = Looks(procfs)
         self._rollup = rollup
         self._clock = clock
         self._kernel = kernel
         self._candidates: dict[int, _Candidate] = {}
-        self._unproven: dict[int, tuple[Service, ForkRecord]] = {}
+        self._unproven: dict[int, _Unproven] = {}
+        self._hopeful: set[int] = set()
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether some process may turn out to be a service or a worker; cheap enough to ask after every record."""
+        return bool(self._unproven or self._hopeful)
+
+    def waits_since_us(self) -> int | None:
+        """When the youngest of those began that `look_for_ready` looks at; None when there is nothing to look at."""
+        hopeful = [self._candidates[pid].since_us for pid in self._hopeful if pid in self._candidates]
+        forks = [self._clock.boot_to_us(one.fork.at_ns) for one in self._unproven.values()]
+        return max([*hopeful, *forks, *(worker.started_us for worker in self._rollup.booting())], default=None)
 
     def on_record(self, record: Record) -> list[Event]:
         """The events that follow from one kernel record."""
@@ -67,14 +110,13 @@ class Watcher:
             case ForkRecord():
                 return self._forked(record, at_us)
             case ExecRecord():
-                self._executed(record, at_us)
-                return []
+                return self._executed(record, at_us)
             case ExitRecord():
                 return self._exited(record, at_us)
             case OomRecord():
                 return self._rollup.oom_marked(record, at_us, service=self._service_around(record.pid))
             case SignalRecord():
-                return self._rollup.signalled(record, at_us, heartbeat_age_s=self._heartbeat_age_s(record))
+                return self._rollup.signalled(record, at_us, heartbeat_age_s=self._age_at_abort_s(record))
 
     def scan(self) -> list[Event]:
         """Looks through /proc for services that are not known yet, and for workers of known ones.
@@ -123,10 +165,12 @@ class Watcher:
         return self._procfs.start_ticks(pid) != start_ticks
 
     def look_for_ready(self) -> list[Event]:
-        """Looks at the heartbeat files of workers that boot."""
-        events: list[Event] = []
+        """Looks at processes that may have become services or workers, and at workers that boot."""
+        events = self._promote_those_up()
+        for pid in list(self._unproven):
+            events += self._prove(pid)
         for worker in list(self._rollup.booting()):
-            events += self._ready_if_beating(worker, holder=worker.ref.pid)
+            events += self._ready_if_seen(worker, holder=worker.ref.pid)
         return events
 
     def tick(self) -> list[Event]:
@@ -136,23 +180,35 @@ class Watcher:
             gone = self._procfs.start_ticks(pid) != candidate.process.start_ticks
             if gone or (not candidate.by_command and now_us - candidate.since_us > CANDIDATE_AGE_US):
                 self._drop_candidate(pid)
+        for pid, one in list(self._unproven.items()):
+            if now_us - self._clock.boot_to_us(one.fork.at_ns) > UNPROVEN_FOR_US:
+                self._give_up(pid)
+        for service in self._rollup.services.values():
+            if now_us - service.signalled_us < RELOADS_FOR_US:
+                service.release = release_of(self._procfs, service.master_pid, service.folder)
         return self._rollup.tick(now_us)
 
     # Births.
 
-    def _executed(self, record: ExecRecord, at_us: int) -> None:
-        self._unproven.pop(record.pid, None)
+    def _executed(self, record: ExecRecord, at_us: int) -> list[Event]:
+        if record.pid in self._unproven:
+            proven = self._prove(record.pid)
+            if proven or record.role != Role.CANDIDATE:
+                self._unproven.pop(record.pid, None)
+                return proven
         if record.role != Role.CANDIDATE:
-            return
+            return []
         process = self._procfs.process(record.pid)
         if process is None:
-            return
-        by_command = gunicorn.is_command(process.argv)
-        if not by_command and record.role_before in (Role.WORKER, Role.HELPER):
+            return []
+        kind = kind_of_command(process.argv)
+        if kind is None and record.role_before in (Role.WORKER, Role.HELPER):
+            self._unproven.pop(record.pid, None)
             self._track(record.pid, record.start_ns, Role.HELPER)
-            return
-        command = self._command(process)
-        self._add_candidate(_Candidate(process, command, by_command and not command.one_shot, at_us))
+            return []
+        self._unproven.pop(record.pid, None)
+        self._add_candidate(_Candidate(process, kind, self._command(kind, process), at_us))
+        return []
 
     def _forked(self, record: ForkRecord, at_us: int) -> list[Event]:
         service = self._rollup.services.get(record.parent_pid)
@@ -162,101 +218,194 @@ class Watcher:
         if candidate is None:
             return []
         candidate.children[record.pid] = record
-        if self._procfs.open_files(record.parent_pid, gunicorn.HEARTBEAT_MARK):
+        if self._is_gunicorn_master(record.parent_pid, candidate):
             return self._promote(record.parent_pid, candidate)
         child = self._procfs.process(record.pid)
         if child is not None:
-            self._add_candidate(_Candidate(child, candidate.command, candidate.by_command, at_us))
+            self._add_candidate(_Candidate(child, candidate.kind, candidate.command, at_us))
         candidate.forks_left -= 1
         if candidate.forks_left <= 0 and not candidate.by_command:
             self._drop_candidate(record.parent_pid)
         return []
 
+    def _is_gunicorn_master(self, pid: int, candidate: _Candidate) -> bool:
+        may_be = candidate.kind is None or candidate.kind.KIND == gunicorn.KIND
+        return may_be and gunicorn.is_up(self._looks, pid, (), candidate.command)
+
+    def _promote_those_up(self) -> list[Event]:
+        """Candidates that have become services. A child of a candidate waits for what becomes of its parent."""
+        now_us = self._clock.now_us()
+        events: list[Event] = []
+        self._hopeful &= self._candidates.keys()
+        for pid in sorted(self._hopeful):
+            candidate = self._candidates.get(pid)
+            kind = None if candidate is None else candidate.kind
+            if candidate is None or kind is None or kind.KIND == gunicorn.KIND:
+                continue
+            process = self._procfs.process(pid)
+            if process is None or process.parent_pid in self._candidates:
+                continue
+            children = [child for child in candidate.children if self._procfs.parent_pid(child) == pid]
+            is_old = now_us - candidate.since_us > UP_AFTER_US
+            if is_old or kind.is_up(self._looks, pid, children, candidate.command):
+                events += self._promote(pid, candidate)
+        return events
+
     def _promote(self, pid: int, candidate: _Candidate) -> list[Event]:
-        """A candidate holds a heartbeat file: it is a master."""
+        """A candidate has become a service."""
         del self._candidates[pid]
-        service = self._new_service(candidate.process, candidate.command)
+        kind = candidate.kind or KINDS[gunicorn.KIND]
+        service = self._new_service(kind, candidate.process, candidate.command)
         parent_pid = candidate.process.parent_pid
         events = self._rollup.service_appeared(service, candidate.since_us, started=True, parent_pid=parent_pid)
         self._follow(service)
         for child in candidate.children.values():
+            known = self._candidates.get(child.pid)
+            if known is not None and known.process.argv != candidate.process.argv:
+                continue  # another service, such as a vassal of an emperor
             self._candidates.pop(child.pid, None)
-            events += self._worker_forked(service, child, self._clock.boot_to_us(child.at_ns))
+            if self._procfs.parent_pid(child.pid) in (pid, None):
+                events += self._worker_forked(
+                    service, child, self._clock.boot_to_us(child.at_ns), candidate.process.argv
+                )
         return events
 
-    def _worker_forked(self, service: Service, record: ForkRecord, at_us: int) -> list[Event]:
-        """A fork of a master is a worker if it holds a heartbeat file that no other worker has."""
+    def _worker_forked(
+        self, service: Service, record: ForkRecord, at_us: int, argv: tuple[str, ...] | None = None
+    ) -> list[Event]:
+        """A fork of a master is a worker if it holds a heartbeat file that no other worker has, or as its kind tells."""
         start_ticks = record.start_ns // NS_PER_TICK
         if self._rollup.worker(record.pid, start_ticks) is not None:
             return []
-        others = frozenset(w.heartbeat_inode for w in service.workers.values() if w.heartbeat_inode is not None)
-        own = gunicorn.heartbeat(self._procfs.open_files(record.pid, gunicorn.HEARTBEAT_MARK), others)
-        if own is None:
-            self._unproven[record.pid] = (service, record)
+        argv = self._procfs.command(service.master_pid) if argv is None else argv
+        if len(self._unproven) >= MAX_UNPROVEN:
+            self._give_up(next(iter(self._unproven)))
+        self._unproven[record.pid] = _Unproven(service, record, argv, Birth.FORK)
+        return self._prove(record.pid)
+
+    def _prove(self, pid: int) -> list[Event]:
+        """Looks whether a fork of a master is a worker."""
+        one = self._unproven[pid]
+        service, fork = one.service, one.fork
+        inode = None
+        if service.kind == gunicorn.KIND:
+            others = frozenset(w.heartbeat_inode for w in service.workers.values() if w.heartbeat_inode is not None)
+            own = gunicorn.heartbeat(self._procfs.open_files(pid, gunicorn.HEARTBEAT_MARK), others)
+            what = Child.UNKNOWN if own is None else Child.WORKER
+            inode = None if own is None else own.inode
+        else:
+            what = KINDS[service.kind].child(self._looks, pid, one.argv, service.settings)
+        if what is Child.HELPER:
+            self._give_up(pid)
+        if what is not Child.WORKER or self._procfs.start_ticks(pid) != fork.start_ns // NS_PER_TICK:
             return []
-        self._track(record.pid, record.start_ns, Role.WORKER)
+        del self._unproven[pid]
+        self._candidates.pop(pid, None)
+        self._track(pid, fork.start_ns, Role.WORKER)
+        return self._appeared(one, inode)
+
+    def _appeared(self, one: _Unproven, heartbeat_inode: int | None) -> list[Event]:
+        fork, at_us = one.fork, self._clock.boot_to_us(one.fork.at_ns)
+        start_ticks = fork.start_ns // NS_PER_TICK
         return self._rollup.worker_appeared(
-            service, record.pid, start_ticks, at_us, heartbeat_inode=own.inode, seen=Birth.FORK
+            one.service, fork.pid, start_ticks, at_us, heartbeat_inode=heartbeat_inode, seen=one.seen
         )
+
+    def _give_up(self, pid: int) -> None:
+        """A fork of a master that is no worker."""
+        one = self._unproven.pop(pid)
+        if self._procfs.start_ticks(pid) == one.fork.start_ns // NS_PER_TICK:
+            self._track(pid, one.fork.start_ns, Role.HELPER)
 
     def _adopt(self, found: FoundMaster) -> list[Event]:
         process = found.process
-        command = self._command(process)
-        service = self._new_service(process, command)
+        command = self._command(found.kind, process)
+        if command.one_shot:
+            return []
+        candidate = self._candidates.pop(process.pid, None)
+        service = self._new_service(found.kind, process, candidate.command if candidate is not None else command)
         events = self._rollup.service_appeared(
             service, self._clock.now_us(), started=False, parent_pid=process.parent_pid
         )
         self._follow(service)
-        for worker in found.workers:
-            self._adopt_worker(service, worker.pid, worker.start_ticks, worker.heartbeat_inode)
-        return events
+        return events + self._new_workers(service, found, Birth.UNSEEN)
 
-    def _adopt_worker(self, service: Service, pid: int, start_ticks: int, inode: int) -> None:
-        started_us = self._clock.boot_to_us(start_ticks * NS_PER_TICK)
-        self._rollup.worker_appeared(service, pid, start_ticks, started_us, heartbeat_inode=inode, seen=Birth.UNSEEN)
-        self._track(pid, start_ticks * NS_PER_TICK, Role.WORKER)
-        worker = self._rollup.worker(pid, start_ticks)
-        if worker is not None:
-            self._ready_if_beating(worker, holder=pid, seen_starting=False)
-
-    def _new_workers(self, service: Service, found: FoundMaster) -> list[Event]:
+    def _new_workers(self, service: Service, found: FoundMaster, seen: Birth = Birth.SCAN) -> list[Event]:
         events: list[Event] = []
-        for worker in found.workers:
-            if self._rollup.worker(worker.pid, worker.start_ticks) is None:
-                at_us = self._clock.boot_to_us(worker.start_ticks * NS_PER_TICK)
-                inode = worker.heartbeat_inode
-                events += self._rollup.worker_appeared(
-                    service, worker.pid, worker.start_ticks, at_us, heartbeat_inode=inode, seen=Birth.SCAN
-                )
-                self._track(worker.pid, worker.start_ticks * NS_PER_TICK, Role.WORKER)
+        for one in found.children:
+            if self._rollup.worker(one.pid, one.start_ticks) is None and one.pid not in self._unproven:
+                events += self._met(service, found, one, seen)
         return events
 
-    def _command(self, process: Process) -> gunicorn.CommandLine:
-        config = self._procfs.has_file(process.pid, gunicorn.CONFIG_FILE)
-        environment = self._procfs.environment(process.pid)
-        return gunicorn.parse_command(process.argv, environment, config_file_in_folder=config)
+    def _met(self, service: Service, found: FoundMaster, child: FoundWorker, seen: Birth) -> list[Event]:
+        """A child of a master that a look into /proc found."""
+        start_ns = child.start_ticks * NS_PER_TICK
+        fork = ForkRecord(start_ns, start_ns, child.pid, service.master_pid, Role.WORKER)
+        one = self._unproven[child.pid] = _Unproven(service, fork, found.process.argv, seen)
+        if child.heartbeat_inode is None:
+            events = self._prove(child.pid)
+        else:
+            del self._unproven[child.pid]
+            self._track(child.pid, start_ns, Role.WORKER)
+            events = self._appeared(one, child.heartbeat_inode)
+        worker = self._rollup.worker(child.pid, child.start_ticks)
+        if worker is not None and seen is Birth.UNSEEN:
+            self._ready_if_seen(worker, holder=child.pid, seen_starting=False)
+        return events
 
-    def _new_service(self, process: Process, command: gunicorn.CommandLine) -> Service:
+    def _command(self, kind: Kind | None, process: Process) -> Command:
+        if kind is None:
+            return Command()
+        environment = self._procfs.environment(process.pid)
+        return kind.read_command(process.argv, environment, ProcessFiles(self._procfs, process.pid))
+
+    def _new_service(self, kind: Kind, process: Process, command: Command) -> Service:
         """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
-        proc_name = gunicorn.title_name(self._procfs.command(process.pid)) or command.proc_name
+        now = self._procfs.process(process.pid) or process
+        titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND else None
+        if titled is not None:
+            named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
+            command = replace(command, name=named.name, app=named.app)
+        role = "beat" if command.settings.role == "beat" else ""
+        listeners = self._procfs.listeners(process.pid)
+        name = service_name(kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role)
         return Service(
-            name=self._free_name(gunicorn.service_name(process, proc_name), process),
-            kind=gunicorn.KIND,
+            name=self._free_name(name, kind, process, listeners, command),
+            kind=kind.KIND,
             master_pid=process.pid,
             start_ticks=process.start_ticks,
-            timeout_s=command.timeout_s,
-            cgroup=process.cgroup,
+            timeout_s=command.settings.timeout_s,
+            cgroup=now.cgroup,
             slots=Slots(),
-            listeners=self._procfs.listeners(process.pid),
+            listeners=tuple(one for one in listeners if kind.serves_clients(one.address)),
+            settings=command.settings,
+            release=release_of(self._procfs, process.pid, now.folder),
+            folder=now.folder,
+            broker_urls=command.broker_urls,
         )
 
-    def _free_name(self, name: str, process: Process) -> str:
-        """The name, with the listener's address if another living service has it that is not the new one's parent."""
-        alive = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
-        if all(s.master_pid in (process.parent_pid, process.pid) for s in alive):
+    def _free_name(
+        self, name: str, kind: Kind, process: Process, listeners: Sequence[Listener], command: Command
+    ) -> str:
+        """The name, with what tells it apart if another living service has it that is not the new one's parent."""
+
+        def is_free(name: str) -> bool:
+            alive = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
+            return all(s.master_pid in (process.parent_pid, process.pid) for s in alive)
+
+        settings = command.settings
+        addresses = [one.address for one in listeners if kind.serves_clients(one.address)]
+        apart = (
+            kind.KIND if settings.role != "beat" else "celery beat",
+            ",".join(settings.queues),
+            (settings.node or "").partition("@")[0],
+            next(iter(addresses), ""),
+            settings.config_file or "",
+            f"pid {process.pid}",
+        )
+        if is_free(name):
             return name
-        listeners = self._procfs.listeners(process.pid)
-        return f"{name} ({listeners[0].address if listeners else f'pid {process.pid}'})"
+        return next(full for mark in apart if mark and is_free(full := f"{name} ({mark})"))
 
     def _follow(self, service: Service) -> None:
         self._track(service.master_pid, service.start_ticks * NS_PER_TICK, Role.MASTER)
@@ -269,22 +418,16 @@ class Watcher:
     def _exited(self, record: ExitRecord, at_us: int) -> list[Event]:
         events: list[Event] = []
         candidate = self._candidates.pop(record.pid, None)
-        if candidate is not None and candidate.by_command:
-            events += self._rollup.never_started(self._new_service(candidate.process, candidate.command), record, at_us)
+        if candidate is not None and candidate.kind is not None and candidate.by_command:
+            was_fork = candidate.process.parent_pid in self._candidates
+            service = self._new_service(candidate.kind, candidate.process, candidate.command)
+            events += [] if was_fork else self._rollup.never_started(service, record, at_us)
         unproven = self._unproven.pop(record.pid, None)
-        if unproven is not None:
-            service, fork = unproven
-            events += self._rollup.worker_appeared(
-                service,
-                fork.pid,
-                fork.start_ns // NS_PER_TICK,
-                self._clock.boot_to_us(fork.at_ns),
-                heartbeat_inode=None,
-                seen=Birth.FORK,
-            )
+        if unproven is not None and _dies_as_worker(unproven.service):
+            events += self._appeared(unproven, None)
         worker = self._rollup.worker(record.pid, record.start_ns // NS_PER_TICK)
-        if worker is not None and worker.ready_us is None:
-            events += self._ready_if_beating(worker, holder=worker.service.master_pid)
+        if worker is not None and worker.ready_us is None and worker.heartbeat_inode is not None:
+            events += self._ready_if_seen(worker, holder=worker.service.master_pid)
         service_gone = self._rollup.services.get(record.pid)
         events += self._rollup.exited(record, at_us)
         if service_gone is not None and service_gone.stopped_event is not None:
@@ -299,11 +442,23 @@ class Watcher:
 
     # Looks.
 
-    def _ready_if_beating(self, worker: Worker, *, holder: int, seen_starting: bool = True) -> list[Event]:
-        beat_ns = self._last_beat_ns(worker, holder)
-        if beat_ns is None:
-            return []
-        return self._rollup.worker_ready(worker, self._clock.monotonic_to_us(beat_ns), seen_starting=seen_starting)
+    def _ready_if_seen(self, worker: Worker, *, holder: int, seen_starting: bool = True) -> list[Event]:
+        """Looks whether a worker can take work: by its heartbeat, which `holder` has open, or as its kind tells."""
+        kind = KINDS[worker.service.kind]
+        is_ready = kind.is_ready(self._looks, worker.ref.pid)
+        if is_ready is None:
+            beat_ns = self._last_beat_ns(worker, holder)
+            at_us = None if beat_ns is None else self._clock.monotonic_to_us(beat_ns)
+        else:
+            at_us = self._clock.now_us() if is_ready or (kind.SIGNS.forks_ready and not seen_starting) else None
+        return [] if at_us is None else self._rollup.worker_ready(worker, at_us, seen_starting=seen_starting)
+
+    def heartbeat_age_s(self, worker: Worker) -> float | None:
+        """How long ago a worker last said that it is alive; None for one without a heartbeat, or before its first."""
+        if worker.heartbeat_inode is None:
+            return None
+        beat_ns = self._last_beat_ns(worker, worker.ref.pid)
+        return None if beat_ns is None else max(self._clock.monotonic_ns() - beat_ns, 0) / 1e9
 
     def _last_beat_ns(self, worker: Worker, holder: int) -> int | None:
         for file in self._procfs.open_files(holder, gunicorn.HEARTBEAT_MARK):
@@ -313,7 +468,7 @@ class Watcher:
                 )
         return None
 
-    def _heartbeat_age_s(self, record: SignalRecord) -> float | None:
+    def _age_at_abort_s(self, record: SignalRecord) -> float | None:
         """How long a worker has been silent when its master aborts it; read through the master's own descriptor."""
         if record.signal != SIGABRT:
             return None
@@ -350,9 +505,16 @@ class Watcher:
         if len(self._candidates) >= MAX_CANDIDATES:
             self._drop_candidate(next(iter(self._candidates)))
         self._candidates[candidate.process.pid] = candidate
+        if candidate.by_command:
+            self._hopeful.add(candidate.process.pid)
 
     def _drop_candidate(self, pid: int) -> None:
         candidate = self._candidates.pop(pid)
         still_there = self._procfs.start_ticks(pid) == candidate.process.start_ticks
         if self._kernel is not None and still_there:
             self._kernel.untrack(pid)
+
+
+def _dies_as_worker(service: Service) -> bool:
+    """Whether a fork that ended before it showed what it was counts as a worker: where a master forks nothing else."""
+    return service.kind == gunicorn.KIND or (service.kind == uwsgi.KIND and service.settings.role is None)

@@ -1,61 +1,59 @@
-"""How Gunicorn looks from outside: its masters, its workers, their heartbeat and the settings in sight.
-
-Pure: everything is decided from values that `procfs` read.
-"""
+"""How Gunicorn looks from outside: its masters, its workers, their heartbeat and the settings in sight. Pure."""
 
 from __future__ import annotations
 
+import ast
 import re
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from agent.procfs import OpenFile, Process
+from agent.deaths import SIGABRT, DeathRules, ExitCode
+from agent.procfs import OpenFile
+from agent.workers.arguments import Arguments, number, shell_words, take_apart, whole
+from agent.workers.kind import Child, Command, Files, Look, Signs
+from agent.workers.settings import ServiceSettings
 
 KIND = "gunicorn"
+SIGNS = Signs(
+    master="holds the heartbeat files of Gunicorn workers",
+    worker="with its own heartbeat",
+    ready="its time was set by the worker's main loop for the first time",
+    ready_source="heartbeat file",
+)
+RULES = DeathRules(
+    aborts_with=SIGABRT,
+    aborted_because="it had stopped beating",
+    exit_codes={
+        3: ExitCode("boot_error", "it failed to boot", is_fatal=True),
+        4: ExitCode("app_load_error", "its application could not be loaded", is_fatal=True),
+    },
+)
+
 HEARTBEAT_MARK = "/wgunicorn-"
 """Every worker's heartbeat file has this in its name; the master makes it right before the fork."""
 
 CONFIG_FILE = "gunicorn.conf.py"
 """Read from the working folder when no other is named."""
 
-DEFAULT_TIMEOUT_S = 30.0
+CONTROL_SOCKET = "gunicorn.ctl"
+"""Since 25.1 a master listens there for `gunicornc`."""
+
+DEFAULTS = {"workers": "1", "threads": "1", "worker_class": "sync", "timeout": "30", "max_requests": "0"}
 
 _MODULES = ("gunicorn", "gunicorn.app.wsgiapp")
 _TITLE = re.compile(r"^gunicorn: (?P<role>master|worker) \[(?P<name>.*)\]$")
-_ONE_SHOT_OPTIONS = frozenset({"--check-config", "--print-config", "--version", "-v", "--help", "-h"})
+_ONE_SHOT_OPTIONS = ("--check-config", "--print-config", "--version", "-v", "--help", "-h")
 _FLAGS = frozenset(
     {"--reload", "--spew", "--preload", "--no-sendfile", "--reuse-port", "--daemon", "-D", "--capture-output"}
     | {"--enable-backlog-metric", "--enable-stdio-inheritance", "-R", "--disable-redirect-access-to-syslog"}
     | {"--initgroups", "--log-syslog", "--strip-header-spaces", "--suppress-ragged-eofs"}
     | {"--do-handshake-on-connect", "--permit-obsolete-folding", "--permit-unconventional-http-method"}
     | {"--permit-unconventional-http-version", "--casefold-http-method", "--no-control-socket"}
+    | {*_ONE_SHOT_OPTIONS}
 )
-
-_FOLDERS_WITHOUT_MEANING = frozenset({"current", "app", "src", "code", "web", "backend", "server", "", "/"})
-_RELEASE_FOLDER = re.compile(r"^(releases?|v?[\d.\-_T]{6,}|[0-9a-f]{7,40})$")
-_UNIT = re.compile(r"/(?P<unit>[^/]+)\.service(?:/|$)")
-_SHARED_UNITS = re.compile(
-    r"^(user@\d+|supervisord?|circus[d]?|docker|containerd|podman|cron|crond|sshd?|ssh@.*|gitlab-runner|actions\.runner.*|"
-    r"getty@.*|session-.*|process_api|emergency|rescue)$"
-)
-_CONTAINER = re.compile(r"(?:docker|cri-containerd|libpod|crio)[-/](?P<id>[0-9a-f]{12})[0-9a-f]{52}")
-
-
-@dataclass(frozen=True, slots=True)
-class CommandLine:
-    """What a Gunicorn command line says.
-
-    `proc_name` is what Gunicorn calls itself: its `--name`, else its application. `timeout_s` is None when it is not
-    known: the title has replaced the command line, or a configuration file has the last word. `one_shot` is for
-    commands that check or print and end.
-    """
-
-    proc_name: str | None
-    timeout_s: float | None
-    one_shot: bool
+_SHORT = {"workers": "-w", "worker_class": "-k", "timeout": "-t", "bind": "-b", "config": "-c", "proc_name": "-n"}
+_LONG = {"proc_name": "--name", "wsgi_app": "--wsgi-app"}
 
 
 def is_command(argv: Sequence[str]) -> bool:
@@ -75,46 +73,54 @@ def is_worker_title(argv: Sequence[str]) -> bool:
     return match is not None and match["role"] == "worker"
 
 
-def parse_command(
-    argv: Sequence[str], environment: Mapping[str, str], *, config_file_in_folder: bool = False
-) -> CommandLine:
-    """What the command line says; GUNICORN_CMD_ARGS comes before it, so the command line wins."""
+def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Files) -> Command:
+    """What the command line says, over GUNICORN_CMD_ARGS, over the configuration file, over the defaults.
+
+    A title has taken the place of the command line: then only the name is known, and what a configuration file in the
+    working folder says if it says all there is to know. Values that such a file computes are not known.
+    """
     named = title_name(argv)
+    from_environment = take_apart(shell_words(environment.get("GUNICORN_CMD_ARGS", "")), _FLAGS)
+    given = take_apart(_own_arguments(argv), _FLAGS).over(from_environment)
+    file = given.last("--config", "-c") or (CONFIG_FILE if files.has(CONFIG_FILE) else None)
+    said = _from_file(files.text(file.removeprefix("file:"))) if file else {}
     if named is not None:
-        return CommandLine(named, timeout_s=None, one_shot=False)
-    options, positional = _split(_own_arguments(argv))
-    for key, value in _split(_words(environment.get("GUNICORN_CMD_ARGS", "")))[0].items():
-        options.setdefault(key, value)
-    has_config = config_file_in_folder or "--config" in options or "-c" in options
-    said = options.get("--timeout") or options.get("-t")
-    app = positional[-1] if positional else options.get("--wsgi-app")
-    return CommandLine(
-        proc_name=options.get("--name") or options.get("-n") or app,
-        timeout_s=_number(said) if said or has_config else DEFAULT_TIMEOUT_S,
-        one_shot=bool(_ONE_SHOT_OPTIONS & options.keys()),
-    )
+        is_app = "." in named or ":" in named
+        settings = _settings(Arguments({}, ()), said, file, app=named if is_app else None, defaults={})
+        return Command(None if is_app else named, named if is_app else None, settings)
+    app = given.words[-1] if given.words else _value("wsgi_app", given, said, {})
+    settings = _settings(given, said, file, app=app, defaults=DEFAULTS)
+    name = _value("proc_name", given, said, {})
+    looks_like_app = name is not None and ("." in name or ":" in name)  # a title could not tell such a name from an app
+    if looks_like_app:
+        name, app = None, name
+    return Command(name, app, settings, one_shot=given.has(*_ONE_SHOT_OPTIONS))
+
+
+def is_up(look: Look, pid: int, children: Collection[int], command: Command) -> bool:
+    """A master holds the heartbeat file of its first worker."""
+    return bool(look.open_files(pid, HEARTBEAT_MARK))
+
+
+def child(look: Look, pid: int, master_argv: Sequence[str], settings: ServiceSettings) -> Child:
+    """A fork with a heartbeat file is a worker; which one is told by `heartbeat`, so nothing is said here."""
+    return Child.UNKNOWN
+
+
+def is_ready(look: Look, pid: int) -> bool | None:
+    """The heartbeat says it."""
+    return None
+
+
+def serves_clients(address: str) -> bool:
+    """All listeners but the control socket."""
+    return not address.endswith(f"/{CONTROL_SOCKET}")
 
 
 def title_name(argv: Sequence[str]) -> str | None:
     """The name in the title that setproctitle made; None while there is no title."""
     title = _TITLE.match(argv[0]) if argv else None
     return None if title is None else title["name"]
-
-
-def service_name(process: Process, proc_name: str | None) -> str:
-    """What people call the service: its unit, else its `--name`, else its folder and application.
-
-    Units that run many services at once do not count, and a container's id goes before the latter two. Whether
-    `proc_name` was given as `--name` cannot be read off a title, so its look decides: with a dot or a colon it is an
-    application. That gives one answer however the process was found.
-    """
-    unit = _UNIT.search(process.cgroup)
-    if unit is not None and not _SHARED_UNITS.match(unit["unit"]):
-        return unit["unit"]
-    is_app = proc_name is None or "." in proc_name or ":" in proc_name
-    own = _folder_and_app(process.folder, proc_name) if is_app else str(proc_name)
-    container = _CONTAINER.search(process.cgroup)
-    return f"{container['id']}/{own}" if container is not None else own
 
 
 def heartbeat(files: Sequence[OpenFile], others: frozenset[int]) -> OpenFile | None:
@@ -145,42 +151,79 @@ def _own_arguments(argv: Sequence[str]) -> list[str]:
     return []
 
 
-def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Options with their values, and positional words. A flag's value is the empty string; the last one wins."""
-    options: dict[str, str] = {}
-    positional: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            takes_value = name not in _FLAGS and name not in _ONE_SHOT_OPTIONS
-            options[name] = value if equals or not takes_value else next(rest, "")
-        elif word.startswith("-") and len(word) > 1:
-            name, value = word[:2], word[2:]
-            takes_value = name not in _FLAGS and name not in _ONE_SHOT_OPTIONS
-            options[name] = value if value or not takes_value else next(rest, "")
-        else:
-            positional.append(word)
-    return options, positional
+def _settings(
+    given: Arguments, said: Mapping[str, str | None], file: str | None, *, app: str | None, defaults: Mapping[str, str]
+) -> ServiceSettings:
+    def value(name: str) -> str | None:
+        return _value(name, given, said, defaults)
+
+    threads, worker_class = whole(value("threads")), value("worker_class")
+    if worker_class == "sync" and threads is not None and threads > 1:
+        worker_class = "gthread"  # what Gunicorn makes of it
+    binds = given.every("-b", "--bind") or tuple(part for part in (said.get("bind") or "").split(",") if part)
+    preload: bool | None = given.has("--preload") or said.get("preload_app") == "True"
+    if not preload and (("preload_app" in said and said["preload_app"] is None) or not defaults):
+        preload = None
+    return ServiceSettings(
+        app=app,
+        workers=whole(value("workers")),
+        threads=threads,
+        worker_class=worker_class,
+        timeout_s=number(value("timeout")),
+        max_requests=whole(value("max_requests")),
+        preload=preload,
+        binds=binds,
+        config_file=file,
+    )
 
 
-def _words(text: str) -> list[str]:
+def _value(name: str, given: Arguments, said: Mapping[str, str | None], defaults: Mapping[str, str]) -> str | None:
+    """The value of a setting by its name in a configuration file; None where it is not known."""
+    long = _LONG.get(name, f"--{name.replace('_', '-')}")
+    on_line = given.last(long, _SHORT[name]) if name in _SHORT else given.last(long)
+    if on_line is not None:
+        return on_line
+    return said[name] if name in said else defaults.get(name)
+
+
+def _from_file(text: str) -> dict[str, str | None]:
+    """The plain values that a configuration file gives; None for those that only running it would tell.
+
+    The file is parsed, never run. A file that cannot be parsed, or that imports or changes settings in ways that a
+    plain look does not follow, makes every setting unknown that it does not name plainly.
+    """
     try:
-        return shlex.split(text)
-    except ValueError:
-        return []
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return dict.fromkeys(_FROM_FILE)
+    found: dict[str, str | None] = {}
+    if not text or any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in tree.body):
+        found = dict.fromkeys(_FROM_FILE)
+    for node in ast.walk(tree):
+        targets = _targets(node)
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in _FROM_FILE:
+                plain = isinstance(node, ast.Assign) and node in tree.body and target.id not in found
+                found[target.id] = _plain(node.value) if plain and isinstance(node, ast.Assign) else None
+    return found
 
 
-def _number(text: str | None) -> float | None:
+_FROM_FILE = (*DEFAULTS, "bind", "proc_name", "wsgi_app", "preload_app")
+
+
+def _targets(node: ast.AST) -> Sequence[ast.expr]:
+    if isinstance(node, ast.Assign):
+        return node.targets
+    if isinstance(node, ast.AugAssign | ast.AnnAssign):
+        return (node.target,)
+    return ()
+
+
+def _plain(node: ast.expr) -> str | None:
     try:
-        return float(text) if text else None
-    except ValueError:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
-
-
-def _folder_and_app(folder: str, app: str | None) -> str:
-    parts = [part for part in PurePosixPath(folder).parts if part not in _FOLDERS_WITHOUT_MEANING]
-    while parts and _RELEASE_FOLDER.match(parts[-1]):
-        parts.pop()
-    where = parts[-1] if parts else ""
-    return "/".join(part for part in (where, app or KIND) if part)
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value)
+    return str(value)

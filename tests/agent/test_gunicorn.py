@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.procfs import OpenFile, Process
-from agent.workers.gunicorn import heartbeat, is_command, last_beat_ns, parse_command, service_name, title_name
+from agent.naming import service_name
+from agent.procfs import OpenFile
+from agent.workers.gunicorn import heartbeat, is_command, last_beat_ns, read_command
 
 NO_ENVIRONMENT: dict[str, str] = {}
 
@@ -28,29 +29,63 @@ def test_command_lines(argv: tuple[str, ...], verdict: bool) -> None:
     assert is_command(argv) is verdict
 
 
+class Folder:
+    """A working folder with these files."""
+
+    def __init__(self, **files: str) -> None:
+        self._files = {name.replace("_", "."): text for name, text in files.items()}
+
+    def has(self, path: str) -> bool:
+        return path in self._files
+
+    def text(self, path: str) -> str:
+        return self._files.get(path, "")
+
+
+EMPTY = Folder()
+
+
 def test_the_command_line_wins_over_the_environment() -> None:
     argv = ("python", "/v/bin/gunicorn", "-w4", "--preload", "-b", "127.0.0.1:0", "--timeout=90", "shop.wsgi:app")
-    command = parse_command(argv, {"GUNICORN_CMD_ARGS": "--name 'the shop' -t 9 --timeout 5"})
-    assert (command.proc_name, command.timeout_s) == ("the shop", 90.0)
-    assert parse_command(argv, NO_ENVIRONMENT).proc_name == "shop.wsgi:app"
+    command = read_command(argv, {"GUNICORN_CMD_ARGS": "--name 'the shop' -t 9 --timeout 5 --threads 3"}, EMPTY)
+    settings = command.settings
+    assert (command.name, command.app) == ("the shop", "shop.wsgi:app")
+    assert (settings.workers, settings.timeout_s, settings.preload, settings.binds) == (4, 90.0, True, ("127.0.0.1:0",))
+    assert (settings.threads, settings.worker_class, settings.max_requests) == (3, "gthread", 0)
+    assert read_command(argv, NO_ENVIRONMENT, EMPTY).name is None
 
 
-def test_a_timeout_is_unknown_where_a_file_may_set_it() -> None:
-    assert parse_command(("gunicorn", "a:app"), NO_ENVIRONMENT).timeout_s == 30.0
-    assert parse_command(("gunicorn", "a:app"), NO_ENVIRONMENT, config_file_in_folder=True).timeout_s is None
-    assert parse_command(("gunicorn", "-c", "conf.py", "a:app"), NO_ENVIRONMENT).timeout_s is None
-    assert parse_command(("gunicorn", "-c", "conf.py", "-t", "9", "a:app"), NO_ENVIRONMENT).timeout_s == 9.0
-    assert parse_command(("gunicorn: master [a:app]",), NO_ENVIRONMENT).timeout_s is None
+def test_a_configuration_file_is_read_but_never_run() -> None:
+    text = "import os\nworkers = 3\ntimeout = int(os.environ['T'])\nbind = ['unix:/run/a.sock', ':80']\npreload_app = True\n"
+    settings = read_command(("gunicorn", "a:app"), NO_ENVIRONMENT, Folder(gunicorn_conf_py=text)).settings
+    assert (settings.workers, settings.timeout_s, settings.preload) == (3, None, True)
+    assert settings.binds == ("unix:/run/a.sock", ":80")
+    assert (settings.threads, settings.config_file) == (1, "gunicorn.conf.py")
+    named = read_command(("gunicorn", "-c", "my_py", "-t", "9", "a:app"), NO_ENVIRONMENT, Folder(my_py=text)).settings
+    assert named.timeout_s == 9.0
+
+
+@pytest.mark.parametrize("text", ["", "from base import *\n", "def (", "if x:\n    timeout = 3\n"])
+def test_what_only_running_the_file_would_tell_is_unknown(text: str) -> None:
+    assert read_command(("gunicorn", "-c", "x", "a:app"), NO_ENVIRONMENT, Folder(x=text)).settings.timeout_s is None
+
+
+def test_a_timeout_is_unknown_where_only_a_title_is_left() -> None:
+    assert read_command(("gunicorn", "a:app"), NO_ENVIRONMENT, EMPTY).settings.timeout_s == 30.0
+    titled = read_command(("gunicorn: master [a:app]",), NO_ENVIRONMENT, EMPTY)
+    assert (titled.settings.timeout_s, titled.settings.workers, titled.settings.preload) == (None, None, None)
+    assert (titled.name, titled.app) == (None, "a:app")
 
 
 def test_options_that_only_check_are_no_service() -> None:
-    assert parse_command(("gunicorn", "--check-config", "shop:app"), NO_ENVIRONMENT).one_shot
-    assert not parse_command(("gunicorn", "--reload", "shop:app"), NO_ENVIRONMENT).one_shot
+    assert read_command(("gunicorn", "--check-config", "shop:app"), NO_ENVIRONMENT, EMPTY).one_shot
+    assert not read_command(("gunicorn", "--reload", "shop:app"), NO_ENVIRONMENT, EMPTY).one_shot
 
 
 def test_broken_values_are_unknown_not_an_error() -> None:
-    command = parse_command(("gunicorn", "--timeout", "soon", "shop:app"), {"GUNICORN_CMD_ARGS": "--name 'unclosed"})
-    assert (command.timeout_s, command.proc_name) == (None, "shop:app")
+    broken = {"GUNICORN_CMD_ARGS": "--name 'unclosed"}
+    command = read_command(("gunicorn", "--timeout", "soon", "shop:app"), broken, EMPTY)
+    assert (command.settings.timeout_s, command.name, command.app) == (None, None, "shop:app")
 
 
 @pytest.mark.parametrize(
@@ -66,10 +101,11 @@ def test_broken_values_are_unknown_not_an_error() -> None:
     ],
 )
 def test_names(folder: str, cgroup: str, argv: tuple[str, ...], name: str) -> None:
-    process = Process(1, 1, 0, "gunicorn", argv, 0, folder, cgroup)
-    proc_name = parse_command(argv, NO_ENVIRONMENT).proc_name
-    assert service_name(process, proc_name) == name
-    assert service_name(process, title_name((f"gunicorn: master [{proc_name}]",)) if proc_name else None) == name
+    command = read_command(argv, NO_ENVIRONMENT, EMPTY)
+    assert service_name("gunicorn", folder, cgroup, own_name=command.name, app=command.app) == name
+    titled = read_command((f"gunicorn: master [{command.name or command.app}]",), NO_ENVIRONMENT, EMPTY)
+    if command.app is not None:
+        assert service_name("gunicorn", folder, cgroup, own_name=titled.name, app=titled.app) == name
 
 
 def _file(inode: int, *, modified_ns: int = 0, changed_ns: int = 0, mode: int = 0o100600) -> OpenFile:

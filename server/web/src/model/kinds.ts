@@ -75,6 +75,8 @@ const DEATHS: Record<string, string> = {
   app_load_error: "its application did not load",
   error_exit: "an error of its own",
   clean_exit: "a clean end",
+  recycled: "a recycle",
+  stopped_by_manager: "its service manager",
   unknown: "not known",
 };
 
