@@ -248,10 +248,10 @@ def _killed_by_another(told: Sequence[SignalRecord], number: int, master_pid: in
 def _last(
     signals: Sequence[SignalRecord], numbers: frozenset[int] | set[int], from_pid: int | None = None
 ) -> SignalRecord | None:
-    for signal in reversed(signals):
-        if signal.signal in numbers and (from_pid is None or signal.sender_pid == from_pid):
-            return signal
-    return None
+    """The last of these signals. One that a process sends to itself only passes on what it was sent: another's goes before."""
+    fitting = [one for one in signals if one.signal in numbers and (from_pid is None or one.sender_pid == from_pid)]
+    from_others = [one for one in fitting if one.sender_pid != one.pid or one.code == _SENT_BY_KERNEL]
+    return next(iter([*reversed(from_others), *reversed(fitting)]), None)
 
 
 def _status_words(number: int, code: int) -> str:

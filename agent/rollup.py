@@ -301,7 +301,7 @@ class Rollup:
 
     def _master_exited(self, service: Service, record: ExitRecord, at_us: int, marked: _Marked | None) -> list[Event]:
         oom = marked.record if marked is not None else None
-        certificate = certify(record, tuple(service.signals), oom, master_pid=0)
+        certificate = certify(record, tuple(service.signals), oom, 0, KINDS[service.kind].RULES)
         cause = service.signalled_event if certificate.decisive is not None else None
         events = []
         if marked is not None and certificate.death == "kernel_oom":

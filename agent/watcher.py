@@ -261,7 +261,7 @@ class Watcher:
         self._follow(service)
         for child in candidate.children.values():
             known = self._candidates.get(child.pid)
-            if known is not None and known.process.argv != candidate.process.argv:
+            if known is not None and known.kind is not None and known.process.argv != candidate.process.argv:
                 continue  # another service, such as a vassal of an emperor
             self._candidates.pop(child.pid, None)
             if self._procfs.parent_pid(child.pid) in (pid, None):
@@ -400,6 +400,7 @@ class Watcher:
             ",".join(settings.queues),
             (settings.node or "").partition("@")[0],
             next(iter(addresses), ""),
+            next(iter(settings.binds), ""),
             settings.config_file or "",
             f"pid {process.pid}",
         )

@@ -126,6 +126,7 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
     default = "1" if is_known else None
     has_master = _on(whole_said, "--master", "-M") or whole_said.has("--emperor")
     app = whole_said.last("--module", "-w", "--wsgi-file", "--mount", "--file", "--pyrun")
+    app = app or ("emperor" if whole_said.has("--emperor") else None)
     timeout_s = number(whole_said.last("--harakiri", "-t"))
     settings = ServiceSettings(
         app=app,
@@ -152,7 +153,9 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
 
 
 def is_up(look: Look, pid: int, children: Collection[int], command: Command) -> bool:
-    """A process that waits for clients itself, or one of whose children does."""
+    """A process that waits for clients itself, or one of whose children does; an emperor with a vassal."""
+    if command.settings.role == "emperor":
+        return bool(children)
     return any(_serves(look, one) for one in (*children, pid))
 
 
