@@ -19,6 +19,8 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PIECE_BYTES = 16 * 1024
 _MOST_PIECES = 256
 _TCP_LISTEN = "0A"
+_TCP_ESTABLISHED = "01"
+_MAPPED_IPV4 = "[0:0:0:0:0:ffff:"
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
 _DEAD_STATES = frozenset("ZXx")
 _INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # PROC_PID_INIT_INO, PROC_USER_INIT_INO
@@ -63,6 +65,14 @@ class Listener:
 
     inode: int
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An established TCP connection: this end and the far end, such as `127.0.0.1:6379`."""
+
+    own: str
+    far: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,10 @@ class ProcFs:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return None
+
+    def boot_id(self) -> str:
+        """What names this boot of the host; empty where the kernel does not tell."""
+        return _text(f"{self._root}/sys/kernel/random/boot_id").strip()
 
     def memory_cgroups(self) -> MemoryCgroups | None:
         """The memory controller's file system, version 1 where that is mounted, else version 2; None without either."""
@@ -294,6 +308,23 @@ class ProcFs:
         """
         every = (*self._tcp(pid, "tcp"), *self._tcp(pid, "tcp6"), *self._unix(pid))
         return {listener.inode: listener for listener in every}
+
+    def peers(self, pid: int) -> tuple[Peer, ...]:
+        """The process's established TCP connections. As dear as `listening`: ask seldom."""
+        held = self.sockets(pid)
+        lines = (line.split() for name in ("tcp", "tcp6") for line in self._read(pid, f"net/{name}").splitlines()[1:])
+        return tuple(
+            Peer(_plain_ipv4(_tcp_address(fields[1])), _plain_ipv4(_tcp_address(fields[2])))
+            for fields in lines
+            if len(fields) > 9 and fields[3] == _TCP_ESTABLISHED and int(fields[9]) in held
+        )
+
+    def inner_pid(self, pid: int) -> int | None:
+        """The pid by which the process knows itself: another one in a container. None when it is gone."""
+        for line in self._read(pid, "status").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+        return None
 
     def usage(self, pid: int) -> Usage | None:
         """What the process has used so far, or None when it is gone."""
@@ -472,3 +503,12 @@ def _tcp_address(raw: str) -> str:
         return f"{'.'.join(str(byte) for byte in data)}:{int(port, 16)}"
     groups = ":".join(f"{int.from_bytes(data[i : i + 2], 'big'):x}" for i in range(0, 16, 2))
     return f"[{groups}]:{int(port, 16)}"
+
+
+def _plain_ipv4(address: str) -> str:
+    """`[0:0:0:0:0:ffff:7f00:1]:6379` as `127.0.0.1:6379`, which is how the far end knows it."""
+    if not address.startswith(_MAPPED_IPV4):
+        return address
+    groups, _, port = address.removeprefix(_MAPPED_IPV4).partition("]:")
+    high, low = (int(group, 16) for group in groups.split(":"))
+    return f"{high >> 8}.{high & 255}.{low >> 8}.{low & 255}:{port}"
