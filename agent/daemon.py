@@ -22,6 +22,7 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import DETAILS, Probe, parse_wishes
 from agent.kernel.opening import open_kernel
 from agent.link import Link, LinkError
+from agent.memory import Memory
 from agent.oom_beat import oom_beat
 from agent.privilege import Privileges
 from agent.probes import row
@@ -55,6 +56,7 @@ STOP_GRACE_S = 3.0
 DEFECT_PAUSE_S = 1.0
 DEFECT_TOLD_EVERY_US = 60_000_000
 DRAIN_ROUNDS = 64
+MEMORY_FILE = "services.json"
 LIFECYCLE = ("fork", "exec", "exit")
 
 
@@ -162,7 +164,8 @@ class Daemon:
         )
         for probe in self._kernel.probes:
             self._report_probe(probe, started)
-        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
+        memory = Memory(self._settings.state_dir / MEMORY_FILE, self._procfs.boot_id())
+        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel, memory)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         host = self._settings.host

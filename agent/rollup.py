@@ -53,9 +53,10 @@ class Rollup:
     """All services of one host."""
 
     def __init__(self, event_id: Callable[[int], str]) -> None:
-        """`event_id` makes an id for a time in UTC microseconds."""
+        """`event_id` makes an id for a time in UTC microseconds. `changes` counts masters and workers that came or went."""
         self._event_id = event_id
         self.services: dict[int, Service] = {}
+        self.changes = 0
         self._slots: dict[str, Slots] = {}
         self._marked: dict[int, _Marked] = {}
         self._tombstones: dict[int, _Tombstone] = {}
@@ -96,6 +97,7 @@ class Rollup:
 
     def service_appeared(self, service: Service, at_us: int, *, started: bool, parent_pid: int) -> list[Event]:
         """A master is there: `started` when its start was seen, else it had been running before."""
+        self.changes += 1
         service.slots = self._slots.setdefault(service.name, service.slots)
         self.services[service.master_pid] = service
         parent = self.services.get(parent_pid)
@@ -115,10 +117,22 @@ class Rollup:
         return [event]
 
     def worker_appeared(
-        self, service: Service, pid: int, start_ticks: int, at_us: int, *, heartbeat_inode: int | None, seen: Birth
+        self,
+        service: Service,
+        pid: int,
+        start_ticks: int,
+        at_us: int,
+        *,
+        heartbeat_inode: int | None,
+        seen: Birth,
+        lane: tuple[int, int] | None = None,
     ) -> list[Event]:
-        """A worker is there. One that had been there before anybody looked is only noted."""
-        slot, generation, predecessor = service.slots.take()
+        """A worker is there. One that had been there before anybody looked is only noted.
+
+        `lane` is the slot and the generation that it is known to have had before the agent started.
+        """
+        slot, generation, predecessor = service.slots.take() if lane is None else service.slots.take_again(*lane)
+        self.changes += 1
         ref = WorkerRef(slot, generation, pid, start_ticks)
         worker = Worker(ref, service, at_us, heartbeat_inode, release=service.release)
         service.workers[pid] = worker
@@ -369,6 +383,7 @@ class Rollup:
         return service
 
     def _bury(self, worker: Worker, event: Event, *, owed: bool) -> None:
+        self.changes += 1
         service = worker.service
         del service.workers[worker.ref.pid]
         self._tombstones[worker.ref.pid] = _Tombstone(service, worker, event.ts_us)
@@ -379,6 +394,7 @@ class Rollup:
 
     def _master_gone(self, service: Service, event: Event) -> None:
         """Forgets a master. While workers outlive it, the service stays known so that their ends are told."""
+        self.changes += 1
         service.stopped_event = event.id
         service.slots.forgive()
         self._tombstones[service.master_pid] = _Tombstone(service, None, event.ts_us)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_LANES = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
@@ -45,6 +47,16 @@ class Slots:
         lane.taken = True
         lane.generation += 1
         return slot, lane.generation, predecessor
+
+    def take_again(self, slot: int, generation: int) -> tuple[int, int, Predecessor | None]:
+        """The lane that a worker is known to have stood in; another one where that is taken or makes no sense."""
+        if not 0 <= slot < MOST_LANES or (slot < len(self._lanes) and self._lanes[slot].taken):
+            return self.take()
+        while len(self._lanes) <= slot:
+            self._lanes.append(_Lane())
+        self._owed = [one for one in self._owed if one != slot]
+        self._lanes[slot] = _Lane(generation, taken=True)
+        return slot, generation, None
 
     def leave(self, slot: int, predecessor: Predecessor, *, owed: bool) -> None:
         """The lane's worker died; `owed` says that the master is expected to replace it."""

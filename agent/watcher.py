@@ -11,6 +11,7 @@ from agent.deaths import SIGABRT
 from agent.discovery import FoundMaster, FoundWorker, find_masters, kind_of_command
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
 from agent.looks import Looks, ProcessFiles
+from agent.memory import Memory, Remembered
 from agent.naming import service_name
 from agent.procfs import Listener, Process, ProcFs
 from agent.release import release_of
@@ -82,7 +83,16 @@ class _Unproven:
 class Watcher:
     """All that the agent knows of the host's services, kept true by records and by looks into /proc."""
 
-    def __init__(self, procfs: ProcFs, rollup: Rollup, clock: Clock, kernel: KernelFilter | None) -> None:
+    def __init__(
+        self,
+        procfs: ProcFs,
+        rollup: Rollup,
+        clock: Clock,
+        kernel: KernelFilter | None,
+        memory: Memory | None = None,
+    ) -> None:
+        self._memory = memory
+        self._kept = -1
         self._procfs = procfs
         self._looks = Looks(procfs)
         self._rollup = rollup
@@ -186,6 +196,9 @@ class Watcher:
         for service in self._rollup.services.values():
             if now_us - service.signalled_us < RELOADS_FOR_US:
                 service.release = release_of(self._procfs, service.master_pid, service.folder)
+        if self._memory is not None and self._rollup.changes != self._kept:
+            self._kept = self._rollup.changes
+            self._memory.keep(self._rollup.services.values())
         return self._rollup.tick(now_us)
 
     # Births.
@@ -307,8 +320,10 @@ class Watcher:
     def _appeared(self, one: _Unproven, heartbeat_inode: int | None) -> list[Event]:
         fork, at_us = one.fork, self._clock.boot_to_us(one.fork.at_ns)
         start_ticks = fork.start_ns // NS_PER_TICK
+        remembered = self._recall(one.service) if one.seen is Birth.UNSEEN else None
+        lane = None if remembered is None else remembered.lanes.get((fork.pid, start_ticks))
         return self._rollup.worker_appeared(
-            one.service, fork.pid, start_ticks, at_us, heartbeat_inode=heartbeat_inode, seen=one.seen
+            one.service, fork.pid, start_ticks, at_us, heartbeat_inode=heartbeat_inode, seen=one.seen, lane=lane
         )
 
     def _give_up(self, pid: int) -> None:
@@ -324,6 +339,10 @@ class Watcher:
             return []
         candidate = self._candidates.pop(process.pid, None)
         service = self._new_service(found.kind, process, candidate.command if candidate is not None else command)
+        remembered = self._recall(service)
+        if remembered is not None:
+            service.name, service.settings = remembered.name, remembered.settings
+            service.timeout_s = remembered.settings.timeout_s
         events = self._rollup.service_appeared(
             service, self._clock.now_us(), started=False, parent_pid=process.parent_pid
         )
@@ -352,6 +371,9 @@ class Watcher:
         if worker is not None and seen is Birth.UNSEEN:
             self._ready_if_seen(worker, holder=child.pid, seen_starting=False)
         return events
+
+    def _recall(self, service: Service) -> Remembered | None:
+        return None if self._memory is None else self._memory.recall(service.master_pid, service.start_ticks)
 
     def _command(self, kind: Kind | None, process: Process) -> Command:
         if kind is None:

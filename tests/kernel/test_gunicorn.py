@@ -16,6 +16,7 @@ import pytest
 
 from agent.clock import Clock
 from agent.ids import new_event_id
+from agent.memory import Memory
 from agent.procfs import ProcFs
 from agent.rollup import Rollup
 from agent.watcher import Watcher
@@ -35,11 +36,11 @@ def app(environ, start_response):
 class Host:
     """A watcher of this machine, pumped by hand; only services named `service` are listened to."""
 
-    def __init__(self, source: Any, service: str) -> None:
+    def __init__(self, source: Any, service: str, memory: Memory | None = None) -> None:
         self._source = source
         self._service = service
         self.rollup = Rollup(new_event_id)
-        self.watcher = Watcher(ProcFs(Path("/proc")), self.rollup, Clock(), source)
+        self.watcher = Watcher(ProcFs(Path("/proc")), self.rollup, Clock(), source, memory)
         self.events: list[Event] = []
 
     def _keep(self, events: list[Event]) -> None:
@@ -225,3 +226,19 @@ def _pid_inside(pid: int) -> str:
     """The pid that a process has in its own pid namespace."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
+
+
+def test_an_agent_that_starts_anew_knows_lanes_and_what_titles_hide(ear: Any, gunicorn: Any, tmp_path: Path) -> None:
+    first = Host(ear.source, "again", Memory(tmp_path / "services.json", "this boot"))
+    first.scan()
+    gunicorn("again", "-w", "2", "--timeout", "77")
+    events = first.until(lambda events: _count(events, "worker.ready") == 2)
+    (victim,) = [event.worker for event in events if event.kind == "worker.started" and event.worker.slot == 0]
+    os.kill(victim.pid, signal.SIGKILL)
+    first.until(lambda events: _count(events, "worker.ready") == 3)
+    first.watcher.tick()
+    second = Host(ear.source, "again", Memory(tmp_path / "services.json", "this boot"))
+    second.scan()
+    (service,) = [one for one in second.rollup.services.values() if one.name == "again/app:app"]
+    assert (service.timeout_s, service.settings.workers) == (77.0, 2)
+    assert sorted((w.ref.slot, w.ref.generation) for w in service.workers.values()) == [(0, 2), (1, 1)]
