@@ -24,6 +24,7 @@ from agent.kernel.opening import open_kernel
 from agent.link import Link, LinkError
 from agent.memory import Memory
 from agent.oom_beat import oom_beat
+from agent.overrides import OverridesError, load_overrides
 from agent.privilege import Privileges
 from agent.probes import row
 from agent.procfs import ProcFs
@@ -75,6 +76,7 @@ class Daemon:
         self._started_us = self._clock.now_us()
         try:
             host_key = settings.read_host_key()
+            self._overrides = load_overrides(settings.services_file)
             self._spool = Spool.open(settings.state_dir / "spool", settings.spool_max_bytes)
             self._link = Link(
                 settings.server_url,
@@ -84,7 +86,7 @@ class Daemon:
                 rejected_file=settings.state_dir / "rejected.jsonl",
                 allow_plain_http=settings.allow_plain_http,
             )
-        except (SettingsError, SpoolError, LinkError) as error:
+        except (SettingsError, OverridesError, SpoolError, LinkError) as error:
             raise DaemonError(str(error)) from None
         self._reporter = Reporter(self._spool, self._clock)
         self._procfs = ProcFs(settings.proc_root)
@@ -165,7 +167,7 @@ class Daemon:
         for probe in self._kernel.probes:
             self._report_probe(probe, started)
         memory = Memory(self._settings.state_dir / MEMORY_FILE, self._procfs.boot_id())
-        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel, memory)
+        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel, memory, self._overrides)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         host = self._settings.host

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.procfs import Process, ProcFs
@@ -35,11 +35,14 @@ def kind_of_command(argv: tuple[str, ...]) -> Kind | None:
     return next((kind for kind in KINDS.values() if kind.is_command(argv)), None)
 
 
-def find_masters(procfs: ProcFs) -> list[FoundMaster]:
-    """All masters of the host, the oldest first, so that the order is that of their starts."""
+def find_masters(procfs: ProcFs, kind_of: Callable[[Process], Kind | None]) -> list[FoundMaster]:
+    """All masters of the host, the oldest first, so that the order is that of their starts.
+
+    `kind_of` tells the kind of a process that is not found by its heartbeats.
+    """
     candidates = _candidates(procfs)
     holders = {pid: inodes for pid in candidates if (inodes := _heartbeats(procfs, pid))}
-    found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders)]
+    found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders, kind_of)]
     return sorted(found, key=lambda master: (master.process.start_ticks, master.process.pid))
 
 
@@ -74,20 +77,22 @@ def _by_heartbeat(
 
 
 def _by_command(
-    procfs: ProcFs, parents: Mapping[int, int], holders: Mapping[int, frozenset[int]]
+    procfs: ProcFs,
+    parents: Mapping[int, int],
+    holders: Mapping[int, frozenset[int]],
+    kind_of: Callable[[Process], Kind | None],
 ) -> Iterator[FoundMaster]:
     """Masters of the other kinds: a fork of a master shows the master's command line, or a worker's title."""
-    commands = {pid: procfs.command(pid) for pid in parents if pid not in holders}
-    for pid, argv in commands.items():
-        kind = kind_of_command(argv)
-        if kind is None or kind.KIND == gunicorn.KIND or kind.is_worker_title(argv):
+    found = ((pid, procfs.process(pid)) for pid in parents if pid not in holders)
+    processes = {pid: process for pid, process in found if process is not None}
+    for pid, process in processes.items():
+        parent = processes.get(parents[pid])
+        if parent is not None and parent.argv == process.argv:
             continue
-        if commands.get(parents[pid]) == argv:
+        kind = kind_of(process)
+        if kind is None or kind.KIND == gunicorn.KIND or kind.is_worker_title(process.argv):
             continue
-        process = procfs.process(pid)
-        if process is None:
-            continue
-        children = (child for child, parent in parents.items() if parent == pid)
+        children = (child for child, parent_pid in parents.items() if parent_pid == pid)
         yield FoundMaster(
             kind,
             process,

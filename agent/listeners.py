@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from agent.procfs import Listener, ProcFs
 from agent.service import Service
+from agent.workers import KINDS
 
 WORKERS_AT_ONCE, LIKELY_AT_ONCE = 2, 32
 """New workers of a service looked at in one go; the second where some have listeners of their own. The others have
@@ -42,9 +43,12 @@ class ListenerKeeper:
             for ident in [ident for ident in workers if ident not in self._found][:at_once]:
                 self._look_at_worker(ident, self._found[master], networks)
             idents = [master, *workers]
+            serves_clients = KINDS[service.kind].serves_clients
             held: dict[int, Listener] = {}
             for pid, start_ticks in reversed(idents):
                 for inode, listener in self._found.get((pid, start_ticks), {}).items():
+                    if not serves_clients(listener.address):
+                        continue
                     held[inode] = listener
                     holders[inode] = pid
             service.listeners = tuple(held[inode] for inode in sorted(held))

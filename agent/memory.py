@@ -98,6 +98,8 @@ def _written(service: Service) -> dict[str, Any]:
 
 def _read(one: Mapping[str, Any]) -> Remembered:
     names = {field.name for field in fields(ServiceSettings)}
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in one["settings"].items() if name in names}
+    settings: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in one["settings"].items() if name in names
+    }
     lanes = {(int(pid), int(start)): (int(slot), int(generation)) for pid, start, slot, generation in one["lanes"]}
     return Remembered(str(one["name"]), ServiceSettings(**settings), lanes)

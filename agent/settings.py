@@ -48,6 +48,12 @@ class Settings:
     state_dir: Path = field(
         default=Path("/var/lib/reflex/agent"), metadata=_doc("Folder of the spool and other state of the agent.")
     )
+    services_file: Path = field(
+        default=Path("/etc/reflex/services.toml"),
+        metadata=_doc(
+            "File that names services, and says the kind of those whose command line does not; it may be absent."
+        ),
+    )
     spool_max_bytes: int = field(
         default=256 * 1024 * 1024,
         metadata=_doc("Size of the spool, in bytes, beyond which the oldest samples go first.", least=1024 * 1024),

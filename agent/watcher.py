@@ -13,6 +13,7 @@ from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, 
 from agent.looks import Looks, ProcessFiles
 from agent.memory import Memory, Remembered
 from agent.naming import service_name
+from agent.overrides import NONE, Override, first_fitting
 from agent.procfs import Listener, Process, ProcFs
 from agent.release import release_of
 from agent.rollup import NS_PER_TICK, Rollup
@@ -90,7 +91,9 @@ class Watcher:
         clock: Clock,
         kernel: KernelFilter | None,
         memory: Memory | None = None,
+        overrides: Sequence[Override] = NONE,
     ) -> None:
+        self._overrides = overrides
         self._memory = memory
         self._kept = -1
         self._procfs = procfs
@@ -140,7 +143,7 @@ class Watcher:
     def _look_around(self) -> tuple[list[Event], bool]:
         events: list[Event] = []
         adopted = False
-        for found in find_masters(self._procfs):
+        for found in find_masters(self._procfs, self._kind):
             known = self._rollup.services.get(found.process.pid)
             if known is None or known.start_ticks != found.process.start_ticks:
                 events += self._adopt(found)
@@ -209,12 +212,12 @@ class Watcher:
             if proven or record.role != Role.CANDIDATE:
                 self._unproven.pop(record.pid, None)
                 return proven
-        if record.role != Role.CANDIDATE:
-            return []
         process = self._procfs.process(record.pid)
-        if process is None:
+        if record.role == Role.MASTER and process is not None:
+            self._master_executed(process)
+        if record.role != Role.CANDIDATE or process is None:
             return []
-        kind = kind_of_command(process.argv)
+        kind = self._kind(process)
         if kind is None and record.role_before in (Role.WORKER, Role.HELPER):
             self._unproven.pop(record.pid, None)
             self._track(record.pid, record.start_ns, Role.HELPER)
@@ -222,6 +225,16 @@ class Watcher:
         self._unproven.pop(record.pid, None)
         self._add_candidate(_Candidate(process, kind, self._command(kind, process), at_us))
         return []
+
+    def _master_executed(self, process: Process) -> None:
+        """A master that becomes its own program anew, as uWSGI does on a reload, may have other settings then."""
+        service = self._rollup.services.get(process.pid)
+        if service is None or service.start_ticks != process.start_ticks:
+            return
+        command = self._command(KINDS[service.kind], process)
+        service.settings, service.timeout_s = command.settings, command.settings.timeout_s
+        service.broker_urls = command.broker_urls or service.broker_urls
+        service.release = release_of(self._procfs, process.pid, process.folder)
 
     def _forked(self, record: ForkRecord, at_us: int) -> list[Event]:
         service = self._rollup.services.get(record.parent_pid)
@@ -375,6 +388,10 @@ class Watcher:
     def _recall(self, service: Service) -> Remembered | None:
         return None if self._memory is None else self._memory.recall(service.master_pid, service.start_ticks)
 
+    def _kind(self, process: Process) -> Kind | None:
+        said = first_fitting(self._overrides, process).kind if self._overrides else None
+        return KINDS[said] if said is not None else kind_of_command(process.argv)
+
     def _command(self, kind: Kind | None, process: Process) -> Command:
         if kind is None:
             return Command()
@@ -390,7 +407,10 @@ class Watcher:
             command = replace(command, name=named.name, app=named.app)
         role = "beat" if command.settings.role == "beat" else ""
         listeners = self._procfs.listeners(process.pid)
-        name = service_name(kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role)
+        said = first_fitting(self._overrides, replace(process, folder=now.folder, cgroup=now.cgroup))
+        name = said.name or service_name(
+            kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role
+        )
         return Service(
             name=self._free_name(name, kind, process, listeners, command),
             kind=kind.KIND,
@@ -401,7 +421,7 @@ class Watcher:
             slots=Slots(),
             listeners=tuple(one for one in listeners if kind.serves_clients(one.address)),
             settings=command.settings,
-            release=release_of(self._procfs, process.pid, now.folder),
+            release=said.release or release_of(self._procfs, process.pid, now.folder),
             folder=now.folder,
             broker_urls=command.broker_urls,
         )
