@@ -15,6 +15,7 @@ import aiohttp
 
 import demo.stories
 from demo.chain import Verdict, check_chain
+from demo.queue_of_jobs import Jobs, JobsOptions
 from demo.stage import EXIT_STOPPED, Stage, StageError, until_told
 from demo.traffic import Traffic
 
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex demo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Plays a story on a real Gunicorn and shows the causal chain that Reflex makes of it.",
+        description="Plays a story on a real Gunicorn or Celery and shows the causal chain that Reflex makes of it.",
         epilog=f"Stories:\n{stories}\n\nExamples:\n  sudo ./reflex demo oom\n  sudo ./reflex demo kill9 --once --json",
     )
     parser.add_argument("story", nargs="?", choices=STORIES, help="which story; without one, all of them in turn")
@@ -59,7 +60,7 @@ async def _once(options: argparse.Namespace) -> int:
     names = (options.story,) if options.story else STORIES
     results = []
     for name in names:
-        async with Stage(log=_note) as stage:
+        async with Stage(log=_note, agent=_story(name).OPTIONS.agent) as stage:
             results.append(await _play(stage, name))
     for result in results:
         if not options.json:
@@ -71,11 +72,10 @@ async def _once(options: argparse.Namespace) -> int:
 
 async def _play(stage: Stage, name: str) -> dict[str, Any]:
     story = _story(name)
-    _note(f"starting a real Gunicorn with {story.OPTIONS.workers} workers in a memory cgroup")
-    await stage.start_shop(story.OPTIONS)
+    traffic = Traffic(await _set_up(stage, story))
     _note(f"story {name}: {story.TITLE}")
-    async with Traffic(stage) as traffic:
-        root = await story.play(stage)
+    async with traffic:
+        root = await story.play(traffic.of)
         chain = await _complete_chain(stage, root["id"], story)
     verdicts = check_chain(chain["events"], story.LINKS)
     return {
@@ -85,6 +85,19 @@ async def _play(stage: Stage, name: str) -> dict[str, Any]:
         "traffic": {"requests": traffic.requests, "failed": traffic.failed},
         "chain": chain,
     }
+
+
+async def _set_up(stage: Stage, story: Any) -> Stage | Jobs:
+    """What the story is played on: the shop, or its background jobs."""
+    options = story.OPTIONS
+    if isinstance(options, JobsOptions):
+        _note(f"starting a real Redis and a real Celery node with {options.processes} processes")
+        jobs = Jobs(stage, options)
+        await jobs.start()
+        return jobs
+    _note(f"starting a real Gunicorn with {options.workers} workers in a memory cgroup")
+    await stage.start_shop(options)
+    return stage
 
 
 async def _complete_chain(stage: Stage, root: str, story: Any) -> Any:
@@ -105,16 +118,18 @@ async def _complete_chain(stage: Stage, root: str, story: Any) -> Any:
 async def _show(options: argparse.Namespace) -> int:
     """Plays stories again and again with the page open, until Ctrl-C."""
     names = (options.story,) if options.story else STORIES
-    async with Stage(log=_note) as stage:
-        story = _story("timeout")
-        await stage.start_shop(story.OPTIONS)
+    settings = tuple(dict.fromkeys(option for name in names for option in _story(name).OPTIONS.agent))
+    async with Stage(log=_note, agent=settings) as stage:
         print(f"\nWatch it here (Ctrl-C ends everything):\n  {stage.url}/#token={stage.token}\n", flush=True)
-        async with Traffic(stage):
-            while True:
-                for name in names:
-                    _note(f"story {name}: {_story(name).TITLE}")
-                    await _story(name).play(stage)
+        while True:
+            for name in names:
+                story = _story(name)
+                traffic = Traffic(await _set_up(stage, story))
+                async with traffic:
+                    _note(f"story {name}: {story.TITLE}")
+                    await story.play(traffic.of)
                     await asyncio.sleep(PAUSE_BETWEEN_S)
+                await stage.end_programs()
 
 
 def _as_dict(verdict: Verdict) -> dict[str, Any]:
@@ -126,7 +141,7 @@ def _print_result(result: dict[str, Any]) -> None:
     for link in result["links"]:
         print(f"  {'ok  ' if link['ok'] else 'MISS'} {link['kind']:18} {link['claim']}\n       {link['found']}")
     traffic = result["traffic"]
-    print(f"  meanwhile {traffic['requests']} visits, {traffic['failed']} of them failed")
+    print(f"  meanwhile {traffic['requests']} visits or tasks, {traffic['failed']} of them failed")
 
 
 def _note(text: str) -> None:

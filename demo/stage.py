@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,10 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ShopOptions:
-    """How the shop is run. `limit_bytes` is the limit of its memory cgroup, `timeout_s` Gunicorn's."""
+    """How the shop is run. `limit_bytes` is the limit of its memory cgroup, `timeout_s` Gunicorn's.
+
+    `agent` are options of the agent's command line.
+    """
 
     workers: int = 3
     timeout_s: int = 30
@@ -47,13 +50,16 @@ class ShopOptions:
     import_s: float = 0.5
     report_pause_s: float = 0.01
     extra: tuple[str, ...] = ()
+    agent: tuple[str, ...] = ()
 
 
 class Stage:
     """Use as an async context manager; everything that it starts ends with it."""
 
-    def __init__(self, *, log: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, *, log: Callable[[str], None] = lambda text: None, agent: Sequence[str] = ()) -> None:
+        """`agent` are options of the agent's command line."""
         self._log = log
+        self._agent_options = tuple(agent)
         self._folder = tempfile.TemporaryDirectory(prefix="reflex-demo-")
         self.folder = Path(self._folder.name)
         self._processes: list[asyncio.subprocess.Process] = []
@@ -62,6 +68,7 @@ class Stage:
         self.url = ""
         self.token = ""
         self.service = SERVICE
+        self.shop: asyncio.subprocess.Process | None = None
         self.agent: asyncio.subprocess.Process | None = None
         self.server: asyncio.subprocess.Process | None = None
 
@@ -103,9 +110,8 @@ class Stage:
     async def start_shop(self, options: ShopOptions, *, wait_ready: bool = True) -> MemoryGroup:
         """Starts the shop in a memory cgroup of its own; waits until every worker is ready on the timeline."""
         python = demo_python()
-        name = self.service = f"{SERVICE}-{os.getpid()}" if await self._name_is_taken() else SERVICE
-        group = make_group(f"reflex-{name}-{os.getpid()}", options.limit_bytes)
-        self._groups.append(group)
+        name = self.service = f"{SERVICE}-{os.getpid()}" if await self.service_is_there(SERVICE) else SERVICE
+        group = self.make_group(name, options.limit_bytes)
         port = free_port()
         gunicorn = [str(python), "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", str(options.workers)]
         gunicorn += ["--timeout", str(options.timeout_s), "--name", name, *options.extra, "app:app"]
@@ -113,18 +119,46 @@ class Stage:
             **os.environ,
             "SHOP_IMPORT_S": str(options.import_s),
             "SHOP_REPORT_PAUSE_S": str(options.report_pause_s),
+            "SHOP_FOLDER": str(self.folder),
         }
         environment.pop("PYTHONPATH", None)
         launcher = [sys.executable, str(ROOT / "demo" / "cgroup.py"), str(group.procs), *gunicorn]
-        with (self.folder / f"{name}.log").open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *launcher, cwd=SHOP, env=environment, stdout=output, stderr=output, start_new_session=True
-            )
-        self._processes.append(process)
+        self.shop = await self.start_program(name, launcher, SHOP, environment=environment)
         self.shop_url = f"http://127.0.0.1:{port}"
         if wait_ready:
             await self.until(lambda: self._all_ready(name, options.workers), f"workers of {name} do not become ready")
         return group
+
+    def make_group(self, name: str, limit_bytes: int) -> MemoryGroup:
+        """A memory cgroup that is removed with the stage."""
+        group = make_group(f"reflex-{name}-{os.getpid()}", limit_bytes)
+        self._groups.append(group)
+        return group
+
+    async def start_program(
+        self, name: str, command: Sequence[str], folder: Path, *, environment: Mapping[str, str] | None = None
+    ) -> asyncio.subprocess.Process:
+        """Starts a program that writes into a log of the stage."""
+        with (self.folder / f"{name}.log").open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        self._processes.append(process)
+        return process
+
+    async def end_programs(self) -> None:
+        """Ends what a story was played on; the server and the agent go on."""
+        kept = (self.server, self.agent)
+        for process in reversed([one for one in self._processes if one not in kept]):
+            await end(process)
+        self._processes = [one for one in self._processes if one in kept]
+        while self._groups:
+            self._groups.pop().remove()
+
+    async def service_is_there(self, name: str) -> bool:
+        """Whether the agent sees a service of this name already: another stage on this host has one."""
+        statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"]]
+        return any(service["name"] == name for status in statuses for service in status.get("services", []))
 
     async def get(self, path: str, **params: str) -> Any:
         """An answer of the API, as the operator gets it."""
@@ -190,7 +224,7 @@ class Stage:
             raise StageError(f"no host key could be made:\n{self.last_lines()}")
         await self.start_server()
         self._log("starting an agent and its BPF programs")
-        await self.start_agent()
+        await self.start_agent(*self._agent_options)
 
     async def _spawn(self, name: str, command: Sequence[str]) -> asyncio.subprocess.Process:
         with (self.folder / f"{name}.log").open("ab") as errors:
@@ -217,11 +251,6 @@ class Stage:
         """Whether the server has heard of probes from an agent that started since."""
         statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"] if host["name"] == HOST]
         return any(status.get("probes") and status["started_us"] >= started_us for status in statuses)
-
-    async def _name_is_taken(self) -> bool:
-        """Whether the agent sees a shop already: another stage on this host has one."""
-        statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"]]
-        return any(service["name"] == SERVICE for status in statuses for service in status.get("services", []))
 
     async def _all_ready(self, name: str, workers: int) -> bool:
         ready = await self.events(service=name, kind="worker.ready", host=HOST)

@@ -1,4 +1,4 @@
-"""Light traffic: somebody looks at the shop's front page a few times a second."""
+"""Light traffic: somebody looks at the shop's front page a few times a second, or sends a task now and then."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 from dataclasses import dataclass
 from typing import Self
 
+from demo.queue_of_jobs import Jobs
 from demo.stage import Stage
 
 PAUSE_S = 0.1
+TASK_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
 class Traffic:
     """Counts of what the visitors saw. Use as an async context manager."""
 
-    stage: Stage
+    of: Stage | Jobs
     requests: int = 0
     failed: int = 0
     _task: asyncio.Task[None] | None = None
@@ -31,7 +33,7 @@ class Traffic:
 
     async def _visit_for_ever(self) -> None:
         while True:
-            status = await self.stage.visit("/")
+            ok = await self.of.visit() if isinstance(self.of, Jobs) else await self.of.visit("/") == 200
             self.requests += 1
-            self.failed += status != 200
-            await asyncio.sleep(PAUSE_S)
+            self.failed += not ok
+            await asyncio.sleep(TASK_PAUSE_S if isinstance(self.of, Jobs) else PAUSE_S)
