@@ -44,7 +44,8 @@ class Answer:
     trouble: str | None = None
     broker: BrokerLook | None = None
     nodes: Mapping[str, NodeLook] = field(default_factory=dict)
-    found: Mapping[str, NodeLook] = field(default_factory=dict)
+    searched: bool = False
+    found: Answers = field(default_factory=dict)
     names: tuple[str, ...] = ()
     clients: tuple[Client, ...] | None = None
 
@@ -93,12 +94,13 @@ class Session:
         broker = self._broker = self._broker or open_broker(self.address)
         with broker.guarded():
             remote = self._remote = self._remote or Remote(broker.connection)
-            found = {} if ask.is_enough is None else remote.ask({"stats": {}}, None, ANSWER_S, ask.is_enough)
+            found: Answers = {} if ask.is_enough is None else remote.ask({"stats": {}}, None, ANSWER_S, ask.is_enough)
             said = remote.ask(ask.questions, ask.nodes, ANSWER_S) if ask.nodes and ask.questions else {}
         return Answer(
             broker=broker.look(ask.queues) if ask.queues else None,
             nodes={name: read_look(name, said[name]) for name in said},
-            found={name: read_look(name, found[name]) for name in found},
+            searched=ask.is_enough is not None,
+            found=found,
             names=broker.queue_names() if ask.wants_names else (),
             clients=broker.clients() if ask.wants_clients else None,
         )
