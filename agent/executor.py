@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+_PIECE_BYTES = 64 * 1024
 
 
 class Child:
@@ -45,3 +50,43 @@ def answers(command: Sequence[str], seconds: float) -> bool:
     code = child.wait(seconds)
     child.end()
     return code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program that was run to its end said; `code` is None when it took too long and was killed."""
+
+    code: int | None
+    text: bytes
+    errors: bytes
+
+
+async def output_of(command: Sequence[str], *, seconds: float, most_bytes: int) -> Output:
+    """Runs a program for its output, of which no more than `most_bytes` are kept; raises OSError when it cannot be started."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(seconds):
+            text, errors = await asyncio.gather(_most(process.stdout, most_bytes), _most(process.stderr, most_bytes))
+            return Output(await process.wait(), text, errors)
+    except TimeoutError:
+        return Output(None, b"", b"")
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _most(stream: asyncio.StreamReader, most_bytes: int) -> bytes:
+    """The beginning of a stream, read to its end."""
+    kept = bytearray()
+    while piece := await stream.read(_PIECE_BYTES):
+        kept += piece[: most_bytes - len(kept)]
+    return bytes(kept)

@@ -16,6 +16,7 @@ from pathlib import Path
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_NO_LIMIT_BYTES = 1 << 60
 _PIECE_BYTES = 16 * 1024
 _MOST_PIECES = 256
 _TCP_LISTEN = "0A"
@@ -92,6 +93,14 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
+class Mapping:
+    """A part of a process's memory by its name: a file, `[heap]`, `(anonymous)`; resident bytes."""
+
+    name: str
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Remains:
     """What /proc shows of a process that ends or has ended: `is_dead` from the moment on when its parent may reap it."""
 
@@ -136,6 +145,30 @@ class MemoryCgroups:
         folder = self._folder(path)
         return None if folder is None else _oom_count(folder / self.counter)
 
+    def limit_bytes(self, path: str) -> int | None:
+        """The limit of this very cgroup; None where it has none."""
+        text = self._text_of(path, "memory.max" if self.version == 2 else "memory.limit_in_bytes")
+        limit = int(text) if text.isdigit() else None
+        return None if limit is None or limit >= _NO_LIMIT_BYTES else limit
+
+    def usage_bytes(self, path: str) -> int | None:
+        """What counts against the limit, the page cache included; None when the cgroup is gone."""
+        text = self._text_of(path, "memory.current" if self.version == 2 else "memory.usage_in_bytes")
+        return int(text) if text.isdigit() else None
+
+    def inactive_file_bytes(self, path: str) -> int:
+        """Page cache that the kernel gives up before it kills anybody."""
+        name = "inactive_file" if self.version == 2 else "total_inactive_file"
+        for line in self._text_of(path, "memory.stat").splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+        return 0
+
+    def _text_of(self, path: str, name: str) -> str:
+        folder = self._folder(path)
+        return "" if folder is None else _text(folder / name).strip()
+
     def group_kills(self) -> dict[str, int]:
         """For each cgroup of the first level, how often a whole cgroup in it had to die together. Version 2 only."""
         if self.version == 1:
@@ -161,6 +194,34 @@ class ProcFs:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return None
+
+    def host_memory(self) -> tuple[int, int] | None:
+        """Bytes of memory that the host has, and that programs could still have."""
+        sizes = dict(line.split()[:2] for line in _text(f"{self._root}/meminfo").splitlines() if line.endswith(" kB"))
+        if "MemTotal:" not in sizes or "MemAvailable:" not in sizes:
+            return None
+        return int(sizes["MemTotal:"]) * 1024, int(sizes["MemAvailable:"]) * 1024
+
+    def largest_mappings(self, pid: int, most: int) -> tuple[Mapping, ...]:
+        """Where the process's memory lies, by name, the largest first. Dear: the kernel walks all its page tables."""
+        sizes: dict[str, int] = {}
+        name = ""
+        for line in self._read(pid, "smaps").splitlines():
+            first, _, rest = line.partition(" ")
+            if first == "Rss:":
+                sizes[name] = sizes.get(name, 0) + int(rest.split()[0]) * 1024
+            elif not first.endswith(":"):
+                fields = rest.split(maxsplit=4)
+                name = fields[4] if len(fields) > 4 else "(anonymous)"
+        largest = sorted(sizes.items(), key=lambda item: -item[1])[:most]
+        return tuple(Mapping(name, size) for name, size in largest if size)
+
+    def descriptors(self, pid: int) -> int | None:
+        """How many files the process has open."""
+        try:
+            return len(os.listdir(f"{self._root}/{pid}/fd"))
+        except _GONE:
+            return None
 
     def boot_id(self) -> str:
         """What names this boot of the host; empty where the kernel does not tell."""
