@@ -23,6 +23,7 @@ class BrokerState:
     session: Session
     queues: QueueWatch
     due_s: float = 0.0
+    wanted_s: float = 0.0
     search_s: float = 0.0
     search_every_s: float = SEARCH_S
     searched_for: frozenset[Ident] = frozenset()

@@ -81,7 +81,8 @@ class CeleryBeat:
         await self._following.refresh()
         at_s = time.monotonic()
         for broker in [broker for broker in self._following.brokers.values() if broker.due_s <= at_s]:
-            await self._round(broker)
+            if nodes := self._following.nodes_at(broker):
+                await self._round(broker, nodes)
 
     def notice(self, events: list[Event]) -> None:
         """Takes note of births and deaths: what a process was doing is asked at once."""
@@ -112,8 +113,7 @@ class CeleryBeat:
 
     # A round.
 
-    async def _round(self, broker: BrokerState) -> None:
-        nodes = self._following.nodes_at(broker)
+    async def _round(self, broker: BrokerState, nodes: list[Node]) -> None:
         answer = await self._following.run(broker.session.round, ask_for(broker, nodes, time.monotonic()))
         at_s, now_s = time.monotonic(), time.time()
         self._note_trouble(broker, nodes, answer, at_s)
@@ -215,11 +215,13 @@ class CeleryBeat:
 
     async def _ask_for_stranded(self, node: Node, death: Event) -> None:
         broker, now_s = self._following.brokers.get(node.address.url), time.time()
-        answer = None
+        unacked, is_alone = None, False
         if broker is not None:
-            answer = await self._following.run(broker.session.round, Ask(queues=frozenset(node.queues)))
-        held = answer.broker if answer is not None else None
-        self._losses.node_died(node, death, held, now_s - node.answered_s, now_s)
+            ask = Ask(queues=frozenset(node.queues), wants_clients=True)
+            answer = await self._following.run(broker.session.round, ask)
+            unacked = answer.broker.unacked if answer.broker is not None else None
+            is_alone = answer.clients is not None and not any(client.waits for client in answer.clients)
+        self._losses.node_died(node, death, unacked, now_s - node.answered_s, now_s, is_alone=is_alone)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

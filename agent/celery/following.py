@@ -22,6 +22,9 @@ from agent.service import Service
 
 SEARCH_S, LONGEST_SEARCH_S = 5.0, 60.0
 
+LINGER_S = 30.0
+"""How long a broker is kept after its last node: a node that died is asked about there, and its successor comes back."""
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -66,7 +69,7 @@ class Following:
             for service in self._rollup.services.values()
             if service.kind == "celery" and service.settings.role != "beat" and service.stopped_event is None
         }
-        if not services and not self.nodes:
+        if not services and not self.nodes and not self.brokers:
             return
         self.nodes = {ident: node for ident, node in self.nodes.items() if ident in services}
         self._searches = {ident: search for ident, search in self._searches.items() if ident in services}
@@ -126,11 +129,13 @@ class Following:
 
     async def _refresh_brokers(self) -> None:
         wanted = {node.address.url: node.address for node in self.nodes.values()}
-        for url in [url for url in self.brokers if url not in wanted]:
-            await self.run(self.brokers.pop(url).session.close)
         for url, address in wanted.items():
             if url not in self.brokers:
                 self.brokers[url] = BrokerState(Session(address), self._new_watch())
+            self.brokers[url].wanted_s = time.monotonic()
+        let_go = time.monotonic() - LINGER_S
+        for url in [url for url, broker in self.brokers.items() if broker.wanted_s < let_go]:
+            await self.run(self.brokers.pop(url).session.close)
 
     def _refresh_pids(self, node: Node) -> None:
         alive = {node.service.master_pid, *node.service.workers}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agent.brokers.common import BrokerLook
 from agent.celery import sentences
 from agent.celery.node import Node
 from agent.celery.task_judges import Died, Poison
@@ -44,24 +43,29 @@ class Losses:
             if deaths is not None:
                 self._tell_poison(node, task.name, deaths)
 
-    def node_died(self, node: Node, death: Event, broker: BrokerLook | None, age_of: float, now_s: float) -> None:
-        """A master died, and its pool with it. What it ran and held is known from its last answer, `age_of` s ago."""
+    def node_died(
+        self, node: Node, death: Event, unacked: int | None, age_of: float, now_s: float, *, is_alone: bool
+    ) -> None:
+        """A master died, and its pool with it. What it ran and held is known from its last answer, `age_of` s ago.
+
+        `unacked` is what its broker counts now over all nodes; `is_alone` when no other node is there.
+        """
         seen = f"by its last answer, {age_of:.1f} s before"
         on_redis, visible_s = node.address.is_redis, node.stats.visibility_timeout_s if node.stats else None
         for task in (node.active or ())[:MOST_TOLD]:
             fate, sentence = sentences.fate_after_node(task, on_redis=on_redis, visibility_s=visible_s)
             self._tell_lost(node, death, task, fate, sentence, seen, now_s, None, certain=age_of < FRESH_S)
-        held = [task for task in (*(node.active or ()), *node.reserved) if task.acknowledged is False]
-        if not held:
+        held = sum(task.acknowledged is False for task in (*(node.active or ()), *node.reserved))
+        count = unacked if unacked is not None and on_redis and is_alone else held
+        if not count:
             return
-        unacked = broker.unacked if broker is not None else None
         self._teller.tell(
             "celery.tasks_stranded",
             sentences.stranded(
                 node.service.name,
                 node.name,
                 node.address.shown,
-                len(held),
+                count,
                 unacked,
                 on_redis=on_redis,
                 visibility_s=visible_s,
@@ -69,12 +73,12 @@ class Losses:
             service=node.service,
             cause=death.id,
             evidence=(
-                Evidence(sentences.INSPECT, f"{node.name} held {len(held)} unacknowledged {age_of:.1f} s before"),
-                *([] if unacked is None else [Evidence(node.address.shown, f"{unacked} unacknowledged in all")]),
+                Evidence(sentences.INSPECT, f"{node.name} held {held} unacknowledged {age_of:.1f} s before"),
+                *([] if unacked is None else [Evidence(node.address.shown, _unacked(unacked, is_alone))]),
             ),
             attrs={
                 "node": node.name,
-                "tasks": len(held),
+                "tasks": count,
                 "unacked": unacked,
                 "broker": node.address.shown,
                 "visibility_timeout_s": (visible_s or sentences.VISIBILITY_TIMEOUT_S) if on_redis else None,
@@ -144,3 +148,7 @@ class Losses:
 
 def _acknowledged(task: ActiveTask) -> str:
     return {True: "acknowledged", False: "not acknowledged", None: "whether acknowledged is unknown"}[task.acknowledged]
+
+
+def _unacked(count: int, is_alone: bool) -> str:
+    return f"{count} unacknowledged in all, {'and no other node' if is_alone else 'other nodes included'}"
