@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -177,6 +176,8 @@ def waits_for(
 
 def plain(address: str) -> str:
     """An address with its IP in one spelling."""
+    import ipaddress
+
     host, _, port = address.rpartition(":")
     try:
         return f"{ipaddress.ip_address(host.strip('[]'))}:{port}"
