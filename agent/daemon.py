@@ -13,6 +13,7 @@ from typing import Any
 
 from agent import __version__
 from agent.budget import MIB, Cost, CostMeter, Limits
+from agent.celery.beat import CeleryBeat
 from agent.clock import Clock
 from agent.identity import home_of
 from agent.ids import new_event_id
@@ -38,6 +39,7 @@ from agent.service import Service
 from agent.settings import Settings, SettingsError
 from agent.shedding import SheddableReporter, Shedding
 from agent.spool import Spool, SpoolError
+from agent.stacks import Stacks
 from agent.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,17 @@ class Daemon:
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
+        self._celery = CeleryBeat(
+            self._procfs,
+            self._rollup,
+            self._reporter,
+            self._readings_reporter,
+            self._clock,
+            settings.host,
+            Stacks(self._procfs),
+            stuck_after_s=settings.celery_stuck_after_s,
+            backlog_window_s=settings.celery_backlog_window_s,
+        )
         self._figures: Mapping[str, Figures] = {}
         self._seen_lost: dict[str, int] = {}
         self._has_heard = False
@@ -151,6 +164,7 @@ class Daemon:
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
         beats.append(self._ooms.oom_beat)
+        beats.append(self._celery.celery_beat)
         beats.append(self._readings.readings_beat)
         if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
@@ -239,6 +253,7 @@ class Daemon:
     def _watch(self, look: Callable[[], list[Any]]) -> None:
         events = self._ooms.notice(look())
         self._reporter.events(events)
+        self._celery.notice(events)
         if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
             self._booting.set()
 
@@ -333,6 +348,7 @@ class Daemon:
     async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._drain()
         self._ooms.finish()
+        await self._celery.stop()
         for source in self._kernel.sources:
             loop.remove_reader(source.fd)
         self._kernel.close()

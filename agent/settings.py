@@ -80,6 +80,14 @@ class Settings:
     memory_budget_mb: int = field(
         default=128, metadata=_doc("Memory of the agent, in MiB, beyond which it sheds samples.", most=1_000_000)
     )
+    celery_stuck_after_s: float = field(
+        default=300.0,
+        metadata=_doc("Age in seconds from which a Celery task of which little is known may be stuck."),
+    )
+    celery_backlog_window_s: float = field(
+        default=120.0,
+        metadata=_doc("For so many seconds a Celery queue must grow, all through, to be a backlog.", least=30),
+    )
     oom_score_adj: int = field(
         default=-900,
         metadata=_doc("Protection from the OOM killer, as in oom_score_adj; -1000 is refused.", least=-999, most=1000),
