@@ -15,6 +15,7 @@ from agent import __version__
 from agent.budget import MIB, Cost, CostMeter, Limits
 from agent.celery.beat import CeleryBeat
 from agent.clock import Clock
+from agent.health_beat import HealthBeat
 from agent.identity import home_of
 from agent.ids import new_event_id
 from agent.kernel.figures import Figures
@@ -38,6 +39,7 @@ from agent.rollup import Rollup
 from agent.service import Service
 from agent.settings import Settings, SettingsError
 from agent.shedding import SheddableReporter, Shedding
+from agent.snapshots import Snapshots
 from agent.spool import Spool, SpoolError
 from agent.stacks import Stacks
 from agent.watcher import Watcher
@@ -60,6 +62,7 @@ DEFECT_PAUSE_S = 1.0
 DEFECT_TOLD_EVERY_US = 60_000_000
 DRAIN_ROUNDS = 64
 MEMORY_FILE = "services.json"
+SNAPSHOTS_FOLDER = "snapshots"
 LIFECYCLE = ("fork", "exec", "exit")
 
 
@@ -103,6 +106,7 @@ class Daemon:
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
+        self._health = self._new_health()
         self._celery = CeleryBeat(
             self._procfs,
             self._rollup,
@@ -165,7 +169,7 @@ class Daemon:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
         beats.append(self._ooms.oom_beat)
         beats.append(self._celery.celery_beat)
-        beats.append(self._readings.readings_beat)
+        beats += [self._readings.readings_beat, self._health.health_beat, self._health.memory_beat]
         if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
         return beats
@@ -184,11 +188,28 @@ class Daemon:
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel, memory, self._overrides)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
+        self._health = self._new_health()
+        self._readings.health = self._health
         host = self._settings.host
         self._ooms = oom_beat(self._kernel, self._procfs, self._rollup, self._reporter, self._clock, host)
         for source in self._kernel.sources:
             loop.add_reader(source.fd, self._read_kernel)
         self._settle(started)
+
+    def _new_health(self) -> HealthBeat:
+        settings, stacks = self._settings, Stacks(self._procfs)
+        return HealthBeat(
+            self._procfs,
+            self._rollup,
+            self._watcher,
+            stacks,
+            Snapshots(self._procfs, stacks, settings.state_dir / SNAPSHOTS_FOLDER),
+            self._reporter,
+            self._readings_reporter,
+            self._clock,
+            boot_hang_s=settings.boot_hang_s,
+            stuck_after_s=settings.stuck_after_s,
+        )
 
     def _settle(self, cause: str) -> None:
         """From here on the agent is hard to kill for want of memory, and may do no more than it still has to."""
@@ -254,6 +275,7 @@ class Daemon:
         events = self._ooms.notice(look())
         self._reporter.events(events)
         self._celery.notice(events)
+        self._health.notice(events)
         if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
             self._booting.set()
 

@@ -325,6 +325,14 @@ class ProcFs:
         raw = self._read(pid, f"task/{pid}/children")
         return tuple(int(child) for child in raw.split()) if raw else ()
 
+    def open_file(self, pid: int, fd: int) -> OpenFile | None:
+        """One open file by its number, without what its link says."""
+        try:
+            info = os.stat(f"{self._root}/{pid}/fd/{fd}")
+        except _GONE:
+            return None
+        return OpenFile(fd, "", info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_mode)
+
     def open_files(self, pid: int, name_part: str) -> tuple[OpenFile, ...]:
         """The open files whose link contains `name_part`, with the file's own times."""
         found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,10 +14,10 @@ from agent.kernel.readings import Moved, Reading
 from agent.procfs import ProcFs, Shares
 from agent.pss import Ident, PssPlan
 from agent.pulse import next_pulse
-from agent.readings import METRICS, STEPS, Follower, Told, values_of
+from agent.readings import FIRST_RATE, METRICS, STEPS, Follower, Told, values_of
 from agent.reporter import Reporter
 from agent.rollup import NS_PER_TICK
-from agent.service import Service
+from agent.service import Service, Worker
 from agent.wire import Row
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PERIOD_S = PULSE_S = 1.0
 SHARES_EVERY_READINGS = 30
+IDLE_CPU_PERCENT = 0.15
 APART_S = 0.3
 """What is shared is looked at in a thread; with all beats that the pulse has woken it would fight for the interpreter."""
 
@@ -35,6 +36,12 @@ class ReadingsKernel(Protocol):
     def probe(self, signal: str) -> Probe: ...
 
     def read_moved_tasks(self) -> list[Moved]: ...
+
+
+class Health(Protocol):
+    """Who judges workers by their readings."""
+
+    def moved(self, worker: Worker, memory_bytes: int | None, cpu_percent: float | None) -> None: ...
 
 
 class Services(Protocol):
@@ -51,6 +58,7 @@ class _Watched:
     service: str
     subject: str
     told: Told
+    worker: Worker | None = None
     reading: Reading | None = None
 
 
@@ -71,6 +79,7 @@ class ReadingsBeat:
         self._follower = Follower()
         self._plan = PssPlan(time.monotonic())
         self._psutil: PsutilReader | None = None
+        self.health: Health | None = None
 
     async def readings_beat(self) -> None:
         """Reads for ever; on every so many readings, looks at what is shared."""
@@ -100,6 +109,8 @@ class ReadingsBeat:
             self._watched[ident] = one
             one.reading = reading.now
             values = values_of(reading.before, reading.now, reading.passed_s)
+            if self.health is not None and one.worker is not None and _has_done_something(values):
+                self.health.moved(one.worker, _own_bytes(reading.now), values[FIRST_RATE])
             told = one.told.step(values, renews=reading.renews, settles=reading.settles)
             rows += [(METRICS[place], value, one.service, one.subject) for place, value in told]
         self._reporter.samples(now_us, rows)
@@ -148,7 +159,7 @@ class ReadingsBeat:
         for service in self._rollup.services.values():
             worker = service.workers.get(reading.pid)
             if worker is not None and worker.ref.start_ticks == start_ticks:
-                return _watch(service, f"worker {worker.ref.slot} (pid {reading.pid})")
+                return _watch(service, f"worker {worker.ref.slot} (pid {reading.pid})", worker)
             if (service.master_pid, service.start_ticks) == (reading.pid, start_ticks):
                 return _watch(service, f"master (pid {reading.pid})")
         return None
@@ -171,8 +182,21 @@ class ReadingsBeat:
         return found
 
 
-def _watch(service: Service, subject: str) -> _Watched:
-    return _Watched(service.name, subject, Told(list(STEPS.values())))
+def _watch(service: Service, subject: str, worker: Worker | None = None) -> _Watched:
+    return _Watched(service.name, subject, Told(list(STEPS.values())), worker)
+
+
+def _has_done_something(values: Sequence[float | None]) -> bool:
+    """Whether a reading is of more than a beating heart; one that is handed over to renew what is told may not be."""
+    cpu_percent = values[FIRST_RATE]
+    return cpu_percent is None or cpu_percent >= IDLE_CPU_PERCENT
+
+
+def _own_bytes(reading: Reading) -> int | None:
+    """Memory that counts against a limit and that the kernel cannot simply drop."""
+    if reading.anon_bytes is None:
+        return None
+    return reading.anon_bytes + (reading.shmem_bytes or 0) + (reading.swap_bytes or 0)
 
 
 def _rss_bytes(reading: Reading | None) -> int | None:

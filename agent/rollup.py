@@ -262,7 +262,8 @@ class Rollup:
         rules = KINDS[worker.service.kind].RULES
         certificate = certify(record, tuple(worker.signals), oom, worker.service.master_pid, rules)
         events = []
-        cause = worker.stuck_event if certificate.death == "master_timeout" else None
+        unready = worker.health.boot_hung_event if worker.ready_us is None else None
+        cause = worker.stuck_event if certificate.death == "master_timeout" else unready
         if marked is not None and certificate.death == "kernel_oom":
             events.append(self._worker_oom(worker, marked))
             cause = events[0].id
@@ -272,6 +273,7 @@ class Rollup:
             cause = self._recent_signal(worker.service, at_us)
         attrs = sentences.exit_attrs(record, certificate)
         attrs["was_ready"] = worker.ready_us is not None
+        attrs |= worker.health.attrs_at_death()
         event = self._event(
             at_us,
             "worker.exited",
@@ -279,7 +281,7 @@ class Rollup:
             sentences.worker_exited(worker, record, certificate),
             worker=worker,
             cause=cause,
-            evidence=certificate.evidence,
+            evidence=(*certificate.evidence, *(() if certificate.expected else _kept(worker))),
             attrs=attrs,
         )
         self._bury(worker, event, owed=not certificate.expected)
@@ -293,7 +295,8 @@ class Rollup:
             "critical",
             sentences.worker_oom_killed(worker, marked.record, allocator),
             worker=worker,
-            evidence=sentences.oom_evidence(marked.record),
+            cause=worker.health.leaking_event,
+            evidence=(*sentences.oom_evidence(marked.record), *_kept(worker)),
             attrs={"death": "kernel_oom", **sentences.oom_attrs(marked.record)},
         )
 
@@ -360,7 +363,7 @@ class Rollup:
             "critical",
             sentences.worker_stuck(worker, heartbeat_age_s),
             worker=worker,
-            evidence=(signal_evidence(record), *sentences.heartbeat_evidence(heartbeat_age_s)),
+            evidence=(signal_evidence(record), *sentences.heartbeat_evidence(heartbeat_age_s), *_kept(worker)),
             attrs=attrs,
         )
         worker.stuck_event = event.id
@@ -434,6 +437,15 @@ def _home(service: Service) -> dict[str, Scalar]:
     home = home_of(service.cgroup)
     named = {"unit": home.unit, "container": home.container}
     return {name: value for name, value in named.items() if value}
+
+
+def _kept(worker: Worker) -> tuple[Evidence, ...]:
+    """The snapshot that was taken before it was too late, if one was."""
+    kept = worker.health.snapshot
+    if kept is None:
+        return ()
+    was_in = f"it was in {kept.where}; " if kept.where else ""
+    return (Evidence("snapshot", f"{was_in}event {kept.event}, {kept.path} on the host"),)
 
 
 def _signs(service: Service) -> Signs:

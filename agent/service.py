@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agent.health import WorkerHealth
 from agent.kernel.records import SignalRecord
 from agent.procfs import Listener
 from agent.slots import Slots
@@ -63,4 +64,6 @@ class Worker:
     ready_us: int | None = None
     stuck_event: str | None = None
     release: str | None = None
+    heartbeat_fd: int | None = None
+    health: WorkerHealth = field(default_factory=WorkerHealth)
     signals: deque[SignalRecord] = field(default_factory=lambda: deque(maxlen=_SIGNALS_KEPT))

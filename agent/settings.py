@@ -80,6 +80,14 @@ class Settings:
     memory_budget_mb: int = field(
         default=128, metadata=_doc("Memory of the agent, in MiB, beyond which it sheds samples.", most=1_000_000)
     )
+    boot_hang_s: float = field(
+        default=60.0,
+        metadata=_doc("A worker that is not ready after so many seconds hangs; later where its service boots slowly."),
+    )
+    stuck_after_s: float = field(
+        default=60.0,
+        metadata=_doc("A worker or thread that stands still inside of a call for so many seconds is stuck."),
+    )
     celery_stuck_after_s: float = field(
         default=300.0,
         metadata=_doc("Age in seconds from which a Celery task of which little is known may be stuck."),

@@ -500,8 +500,18 @@ class Watcher:
         """How long ago a worker last said that it is alive; None for one without a heartbeat, or before its first."""
         if worker.heartbeat_inode is None:
             return None
-        beat_ns = self._last_beat_ns(worker, worker.ref.pid)
-        return None if beat_ns is None else max(self._clock.monotonic_ns() - beat_ns, 0) / 1e9
+        file = None
+        if worker.heartbeat_fd is not None:
+            file = self._procfs.open_file(worker.ref.pid, worker.heartbeat_fd)
+        if file is None or file.inode != worker.heartbeat_inode:
+            files = self._procfs.open_files(worker.ref.pid, gunicorn.HEARTBEAT_MARK)
+            file = next((file for file in files if file.inode == worker.heartbeat_inode), None)
+        if file is None:
+            return None
+        worker.heartbeat_fd = file.fd
+        uptime_ns = self._clock.monotonic_ns()
+        beat_ns = gunicorn.last_beat_ns(file, uptime_ns=uptime_ns, wall_offset_ns=self._clock.monotonic_to_wall_ns)
+        return None if beat_ns is None else max(uptime_ns - beat_ns, 0) / 1e9
 
     def _last_beat_ns(self, worker: Worker, holder: int) -> int | None:
         for file in self._procfs.open_files(holder, gunicorn.HEARTBEAT_MARK):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ class MemoryGroup:
         return self.folder / "cgroup.procs"
 
     def remove(self) -> None:
-        """Removes the group once its last process is gone; gives up after some seconds."""
+        """Removes the group; what its master left behind in it is killed. Gives up after some seconds."""
         deadline = time.monotonic() + _EMPTYING_S
         while self.folder.exists():
             try:
@@ -38,7 +40,15 @@ class MemoryGroup:
             except OSError:
                 if time.monotonic() > deadline:
                     raise
+                self._kill_members()
                 time.sleep(0.05)
+
+    def _kill_members(self) -> None:
+        """Who is in the group was started for it: nobody else is asked."""
+        with contextlib.suppress(OSError):
+            for pid in self.procs.read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 def make_group(name: str, limit_bytes: int) -> MemoryGroup:

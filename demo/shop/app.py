@@ -1,4 +1,4 @@
-"""The shop of the demo: a small Flask application with two requests that go wrong.
+"""The shop of the demo: a small Flask application with requests that go wrong.
 
 It knows nothing of Reflex. Gunicorn runs it as `app:app` with this folder as its working folder.
 """
@@ -6,13 +6,22 @@ It knows nothing of Reflex. Gunicorn runs it as `app:app` with this folder as it
 import os
 import time
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
 app = Flask(__name__)
 reports: list[bytes] = []
+carts: list[bytes] = []
 
+
+def wait_for_the_warehouse() -> None:
+    """Waits while it is imported for a neighbour that does not answer, without a timeout."""
+    while os.path.exists(os.path.join(os.environ.get("SHOP_FOLDER", ""), "warehouse-is-down")):
+        time.sleep(1)
+
+
+wait_for_the_warehouse()
 time.sleep(float(os.environ.get("SHOP_IMPORT_S", "0.5")))  # what a grown-up application does while it is imported
 
 
@@ -29,6 +38,13 @@ def report() -> Response:
     while True:
         reports.append(os.urandom(1) * CHUNK_BYTES)
         time.sleep(pause_s)
+
+
+@app.post("/cart")
+def cart() -> Response:
+    """Keeps a little of each request for ever, as a cache without a bound does."""
+    carts.append(os.urandom(1) * int(request.args.get("bytes", "65536")))
+    return Response("in the cart\n", mimetype="text/plain")
 
 
 @app.post("/payment")
