@@ -1,0 +1,121 @@
+"""How a worker is judged from what it sleeps in, its heartbeat and its service's history."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.health import boot_limit_s, request_age_s, state_of
+from agent.limits import Room
+from agent.premortem import CALM_LOOK_S, MemoryWatch, TimeoutWatch
+from agent.service import Service, Worker
+from agent.wire import WorkerRef
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("sleeps_in", "in_pool", "state"),
+    [
+        (None, False, "busy"),
+        ("do_epoll_wait", False, "idle"),
+        ("poll_schedule_timeout.constprop.0", False, "idle"),
+        ("hrtimer_nanosleep", False, "busy"),
+        ("anon_pipe_read", True, "idle"),
+        ("do_epoll_wait", True, "busy"),
+        ("0", False, "unknown"),
+    ],
+)
+def test_states(sleeps_in: str | None, in_pool: bool, state: str) -> None:
+    assert state_of(sleeps_in, in_pool=in_pool) == state
+
+
+def test_the_age_of_a_request() -> None:
+    assert request_age_s("busy", 3.0, 30.0) == 3.0
+    assert request_age_s("idle", 3.0, 30.0) is None
+    assert request_age_s("idle", 16.5, 30.0) == 16.5  # polls a database: no idle worker is silent for so long
+    assert request_age_s("idle", 1.0, 0.0) is None
+    assert request_age_s("idle", 2.0, 0.0) == 2.0
+    assert request_age_s("busy", None, 30.0) is None
+    assert request_age_s("busy", 3.0, None) is None
+
+
+def test_a_boot_hangs_by_its_services_own_measure() -> None:
+    assert boot_limit_s((), 60.0) == 60.0
+    assert boot_limit_s((40.0, 41.0), 60.0) == 60.0
+    assert boot_limit_s((40.0, 41.0, 39.0), 60.0) == 200.0
+    assert boot_limit_s((0.1, 0.1, 0.1), 60.0) == 60.0
+
+
+class Limits:
+    """Limits whose use a test sets."""
+
+    def __init__(self) -> None:
+        self.used = 0.0
+        self.looks = 0
+
+    def room(self, cgroup: str, now_s: float) -> Room | None:
+        self.looks += 1
+        return Room(cgroup, 1000 * MIB, int(self.used * 1000 * MIB))
+
+
+def _worker(service: Service, pid: int, memory_bytes: int) -> Worker:
+    worker = Worker(WorkerRef(pid, 1, pid, 1), service, 0, heartbeat_inode=pid, ready_us=1)
+    worker.health.memory_bytes = memory_bytes
+    service.workers[pid] = worker
+    return worker
+
+
+def test_the_largest_worker_is_in_danger_once_in_each_filling(shop: Service) -> None:
+    limits = Limits()
+    watch = MemoryWatch(limits)  # type: ignore[arg-type]
+    _worker(shop, 1, 100)
+    largest = _worker(shop, 2, 200)
+    steps = [(0.5, 0), (0.84, 0), (0.86, 1), (0.9, 0), (0.8, 0), (0.9, 0), (0.7, 0), (0.86, 1)]
+    for second, (used, expected) in enumerate(steps):
+        limits.used = used
+        watch.grew(shop)
+        dangers = list(watch.look([shop], float(second)))
+        assert [danger.worker for danger in dangers] == [largest] * expected, (second, used)
+
+
+def test_a_cgroup_with_room_is_looked_at_seldom(shop: Service) -> None:
+    limits = Limits()
+    watch = MemoryWatch(limits)  # type: ignore[arg-type]
+    for tenth in range(200):
+        list(watch.look([shop], tenth / 10))
+    assert limits.looks == 20 / CALM_LOOK_S
+    assert not watch.is_close
+
+
+class Hearts:
+    """Heartbeats of an age that a test sets."""
+
+    def __init__(self) -> None:
+        self.age_s = 0.0
+        self.looks = 0
+
+    def heartbeat_age_s(self, worker: Worker) -> float | None:
+        self.looks += 1
+        return self.age_s
+
+
+def test_a_silent_worker_is_in_danger_before_its_master_acts(shop: Service) -> None:
+    hearts = Hearts()
+    watch = TimeoutWatch(hearts)
+    worker = _worker(shop, 1, 0)
+    found = []
+    for second in range(31):
+        hearts.age_s = float(second)
+        found += [(second, danger.worker) for danger in watch.look([shop], float(second))]
+    assert found == [(24, worker)]
+    assert hearts.looks == 2
+
+
+def test_a_beating_worker_is_looked_at_seldom(shop: Service) -> None:
+    hearts = Hearts()
+    watch = TimeoutWatch(hearts)
+    _worker(shop, 1, 0)
+    for second in range(240):
+        hearts.age_s = float(second % 15)
+        assert list(watch.look([shop], float(second))) == []
+    assert hearts.looks < 30
