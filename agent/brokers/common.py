@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 if TYPE_CHECKING:
     from kombu import Connection
@@ -21,6 +22,8 @@ _REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "redis+socket", "sen
 _AMQP = frozenset({"amqp", "amqps", "pyamqp"})
 _PORTS = {"redis": 6379, "rediss": 6379, "valkey": 6379, "valkeys": 6379, "sentinel": 26379, "amqps": 5671}
 _AMQP_PORT = 5672
+_UNKNOWN = "unknown"
+_NEXT = re.compile(r";(?=\s*[\w+]+://)")
 
 
 class BrokerTrouble(Exception):
@@ -36,7 +39,8 @@ class Address:
     @property
     def scheme(self) -> str:
         """The transport: `redis`, `amqps`, …"""
-        return self._first.partition("://")[0]
+        scheme, found, _ = self._first.partition("://")
+        return scheme if found and scheme.replace("+", "").isalpha() else _UNKNOWN
 
     @property
     def is_redis(self) -> bool:
@@ -51,16 +55,14 @@ class Address:
     @property
     def host(self) -> str:
         """Name or address of its machine; empty for a unix socket."""
-        try:
-            return urlsplit(self._first).hostname or ""
-        except ValueError:
-            return ""
+        parts = self._parts
+        return (parts.hostname if parts is not None else None) or ""
 
     @property
     def port(self) -> int:
         """Its TCP port, or the usual one."""
         try:
-            port = urlsplit(self._first).port
+            port = self._parts.port if self._parts is not None else None
         except ValueError:
             port = None
         return port or _PORTS.get(self.scheme, _AMQP_PORT)
@@ -68,15 +70,25 @@ class Address:
     @property
     def path(self) -> str:
         """The database of Redis, the virtual host of RabbitMQ, the file of a unix socket; without its first slash."""
-        return unquote(urlsplit(self._first).path[1:])
+        return unquote(self._parts.path[1:]) if self._parts is not None else ""
 
     @property
     def shown(self) -> str:
         """The address as it may be told: nothing but transport, machine, port and path is ever taken over."""
+        if self._parts is None:
+            return f"{self.scheme}://…"
         if self.scheme == "redis+socket":
             return f"redis+socket:///{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host or "localhost"
         return f"{self.scheme}://{host}:{self.port}/{self.path}"
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User and password; a secret."""
+        parts = self._parts
+        if parts is None or parts.username is None:
+            return None
+        return unquote(parts.username), unquote(parts.password or "")
 
     def __str__(self) -> str:
         return self.shown
@@ -84,7 +96,18 @@ class Address:
     @property
     def _first(self) -> str:
         """Of several addresses of one cluster the first."""
-        return self.url.partition(";")[0].strip()
+        return _NEXT.split(self.url, maxsplit=1)[0].strip()
+
+    @property
+    def _parts(self) -> SplitResult | None:
+        """The parts; None where a password that is not quoted may have slipped into another part."""
+        try:
+            parts = urlsplit(self._first)
+        except ValueError:
+            return None
+        if self.scheme == _UNKNOWN:
+            return None
+        return None if "@" in unquote(parts.path + parts.query + parts.fragment) else parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, NotFound
 from kombu import Connection
@@ -99,8 +99,8 @@ class _Management:
     """The management API with the broker's own credentials. Where it is not to be had, it is not asked any more."""
 
     def __init__(self, address: Address) -> None:
-        parts = urlsplit(address.url.partition(";")[0])
-        credentials = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}".encode()
+        user, password = address.login or ("guest", "guest")
+        credentials = f"{user}:{password}".encode()
         self._headers = {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
         self._vhost = quote(address.path or "/", safe="")
         host = address.host or "localhost"

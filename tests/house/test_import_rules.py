@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ("agent", "server", "playbooks", "ctl")
 UNSHIPPED = ("demo", "benchmarks", "tests", "packaging")
 PURE = re.compile(
-    r"agent\.(wire|rollup|deaths|sentences|slots|words|identity|kernel\.(layout|records)|actions(\..+)?)"
+    r"agent\.(wire|rollup|deaths|sentences|slots|words|identity|celery\.(values|queue_judges|task_judges|sentences)|kernel\.(layout|records)|actions(\..+)?)"
     r"|server\.(causes|advisor(\..+)?)|playbooks(\..+)?"
 )
 IMPURE = ("os", "socket", "asyncio", "subprocess", "ctypes", "time")
