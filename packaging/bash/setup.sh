@@ -20,6 +20,7 @@ set_up_to_test() {
     set_up_bpf
     set_up_page
     set_up_page_packages
+    set_up_worker_programs
     end_setup
     set_up_demo
 }
@@ -142,13 +143,61 @@ with_node() {
     fi
 }
 
+# Brokers and servers that the tests run for themselves, and worker programs in old and new versions.
+set_up_worker_programs() {
+    local -a packages=()
+    mapfile -t packages < <(missing_worker_packages)
+    if [[ ${#packages[@]} -gt 0 ]]; then
+        if has_command apt-get && is_root; then
+            note "The tests run real brokers and workers: the packages ${packages[*]} are installed; no service of theirs is started."
+            run_step worker-packages "packages: ${packages[*]}" "packages of the distribution (apt-get)" install_without_services "${packages[@]}"
+        else
+            warn "There is no ${packages[*]} here: the tests that need them are skipped; all others run."
+        fi
+    fi
+    step programs "$(hash_of tests/workers/programs.toml packaging/programs.py "$(.venv/bin/python --version)" "root $ROOT")" \
+        "worker programs in old and new versions" "worker programs (pip)" .venv/bin/python packaging/programs.py
+}
+
+missing_worker_packages() {
+    has_command redis-server || echo redis-server
+    has_command rabbitmq-server || echo rabbitmq-server
+    has_command uwsgi || printf '%s\n' uwsgi uwsgi-plugin-python3
+}
+
+# install_without_services PACKAGE...: what a package would start, policy-rc.d forbids while it is installed.
+install_without_services() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then
+        install_packages "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    local result=0
+    install_packages "$@" || result=$?
+    rm -f "$policy"
+    return "$result"
+}
+
 # The demo's shop has an environment of its own, as a customer's application has.
 set_up_demo() {
     begin_setup
+    set_up_demo_broker
     runs "$DEMO_VENV/bin/python" || rm -f "$WORK/done/demo"
     step demo "$(hash_of demo/requirements.txt "$("$(find_python)" --version)" "root $ROOT")" \
         "Python packages of the demo's shop" "the demo's Python packages (pip)" install_demo
     end_setup
+}
+
+set_up_demo_broker() {
+    ! has_command redis-server || return 0
+    if has_command apt-get && is_root; then
+        note "The demo's background jobs need a broker: the package redis-server is installed; no service of it is started."
+        run_step demo-broker "package: redis-server" "packages of the distribution (apt-get)" install_without_services redis-server
+    else
+        warn "There is no redis-server here: the stories about Celery cannot be played; all others can."
+    fi
 }
 
 install_demo() {
