@@ -102,9 +102,7 @@ class RedisBroker:
             except (NoPermissionError, ResponseError):
                 return None
         return tuple(
-            Client(row["addr"], int(row.get("db", 0)), row.get("cmd", "").lower() in _WAITS)
-            for row in rows
-            if row.get("name") != OWN_NAME
+            Client(row["addr"], int(row.get("db", 0)), _waits(row)) for row in rows if row.get("name") != OWN_NAME
         )
 
     def close(self) -> None:
@@ -152,6 +150,11 @@ def _once(host: str, port: int, ask: Callable[[redis.Redis], _T]) -> _T:
             return ask(client)
         finally:
             client.close()
+
+
+def _waits(row: dict[str, str]) -> bool:
+    """Whether a client is in a blocked pop now: `cmd` alone is the last command, also one that is long over."""
+    return row.get("cmd", "").lower() in _WAITS and "b" in row.get("flags", "")
 
 
 def _as_kombu_has_it(url: str) -> str:

@@ -56,8 +56,12 @@ class CeleryBeat:
         *,
         stuck_after_s: float = STUCK_AFTER_S,
         backlog_window_s: float = BACKLOG_WINDOW_S,
+        busy_s: float = BUSY_S,
+        quiet_s: float = QUIET_S,
     ) -> None:
         """`reporter` takes events, `sampler` samples. Nothing is loaded or connected to yet."""
+        self._busy_s = busy_s
+        self._quiet_s = quiet_s
         self._rollup = rollup
         self._sampler = sampler
         self._clock = clock
@@ -122,7 +126,7 @@ class CeleryBeat:
             self._sample(broker, nodes, now_s)
             for node in nodes:
                 await self._stuck.look(node, now_s)
-        broker.due_s = at_s + (QUIET_S if _is_quiet(broker, nodes) else BUSY_S) - EARLY_S
+        broker.due_s = at_s + (self._quiet_s if _is_quiet(broker, nodes) else self._busy_s) - EARLY_S
 
     def _take(self, broker: BrokerState, nodes: list[Node], answer: Answer, at_s: float, now_s: float) -> None:
         found = stats_of(answer.found)

@@ -57,7 +57,15 @@ def program(seconds):
     subprocess.run(["python3", "-c", f"import time\\nend = time.monotonic() + {seconds}\\nwhile time.monotonic() < end: pass"])
 
 @app.task
-def die(): os.kill(os.getpid(), signal.SIGKILL)
+def die(after=0):
+    time.sleep(after)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.path.exists("deaf"):
+    # A node that stops asking for messages and thinks that it does: as after some lost connections to Redis.
+    from kombu.transport.redis import Channel
+    asks = Channel._brpop_start
+    Channel._brpop_start = lambda self, *given: asks(self, *given) if not os.path.exists("deaf now") else None
 """
 
 
@@ -323,3 +331,65 @@ def celery_python() -> Path:
             shutil.rmtree(folder)
             pytest.skip("Celery cannot be installed")
     return python
+
+
+@dataclass
+class RabbitServer:
+    """A RabbitMQ with one user of its own; `management_port` is None where the plugin is off."""
+
+    folder: Path
+    port: int
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+    def url(self, vhost: str = "%2F") -> str:
+        """Its address with the password."""
+        return f"amqp://shop:{PASSWORD}@127.0.0.1:{self.port}/{vhost}"
+
+    def ctl(self, *words: str) -> str:
+        """rabbitmqctl."""
+        program = [_RABBIT / "rabbitmqctl", "--quiet", *words]
+        done = subprocess.run(program, env=self.environment, timeout=60, check=True, capture_output=True, text=True)
+        return done.stdout
+
+
+_RABBIT = Path("/usr/lib/rabbitmq/bin")
+
+
+@contextlib.contextmanager
+def rabbit_server(folder: Path) -> Iterator[RabbitServer]:
+    """A RabbitMQ of our own, with an epmd of its own; takes some ten seconds to start. Skips where there is none."""
+    if not (_RABBIT / "rabbitmq-server").exists():
+        pytest.skip("RabbitMQ is not installed")
+    port, epmd, distribution = free_port(), free_port(), free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ")} | {
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"reflex{port}@localhost",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_DIST_PORT": str(distribution),
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_PID_FILE": str(folder / "pid"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "environment"),
+        "ERL_EPMD_PORT": str(epmd),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+    }
+    (folder / "plugins").write_text("[].\n")
+    (folder / "rabbitmq.conf").write_text("log.console = false\n")
+    with (folder / "start.log").open("wb") as log:
+        process = subprocess.Popen([_RABBIT / "rabbitmq-server"], env=environment, stdout=log, stderr=log)
+    server = RabbitServer(folder, port, environment, process)
+    try:
+        wait_until(lambda: _answers(port) or process.poll() is not None, f"RabbitMQ ({folder})", 90)
+        assert process.poll() is None, (folder / "start.log").read_text()[-2_000:]
+        server.ctl("await_startup")
+        server.ctl("add_user", "shop", PASSWORD)
+        server.ctl("set_permissions", "shop", ".*", ".*", ".*")
+        yield server
+    finally:
+        end(process, 30)
+        with contextlib.suppress(FileNotFoundError):
+            subprocess.run(["epmd", "-port", str(epmd), "-kill"], env=environment, capture_output=True, check=False)
