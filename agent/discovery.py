@@ -90,7 +90,9 @@ def _by_command(
         if parent is not None and parent.argv == process.argv:
             continue
         kind = kind_of(process)
-        if kind is None or kind.KIND == gunicorn.KIND or kind.is_worker_title(process.argv):
+        if kind is None or kind.KIND == gunicorn.KIND:
+            continue
+        if kind.is_worker_title(process.argv) and parent is not None and kind_of(parent) is kind:
             continue
         children = (child for child, parent_pid in parents.items() if parent_pid == pid)
         yield FoundMaster(

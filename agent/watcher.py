@@ -56,12 +56,16 @@ class KernelFilter(Protocol):
 
 @dataclass(slots=True)
 class _Candidate:
-    """A process that may become a master. `process` is as it was at exec, before anything wrote over its title."""
+    """A process that may become a master. `process` is as it was at exec, before anything wrote over its title.
+
+    `executed`: it became this program by itself; else it is a fork of another candidate.
+    """
 
     process: Process
     kind: Kind | None
     command: Command
     since_us: int
+    executed: bool = True
     forks_left: int = CANDIDATE_FORKS
     children: dict[int, ForkRecord] = field(default_factory=dict)
 
@@ -248,7 +252,7 @@ class Watcher:
             return self._promote(record.parent_pid, candidate)
         child = self._procfs.process(record.pid)
         if child is not None:
-            self._add_candidate(_Candidate(child, candidate.kind, candidate.command, at_us))
+            self._add_candidate(_Candidate(child, candidate.kind, candidate.command, at_us, executed=False))
         candidate.forks_left -= 1
         if candidate.forks_left <= 0 and not candidate.by_command:
             self._drop_candidate(record.parent_pid)
@@ -287,7 +291,7 @@ class Watcher:
         self._follow(service)
         for child in candidate.children.values():
             known = self._candidates.get(child.pid)
-            if known is not None and known.kind is not None and known.process.argv != candidate.process.argv:
+            if known is not None and known.kind is not None and known.executed:
                 continue  # another service, such as a vassal of an emperor
             self._candidates.pop(child.pid, None)
             if self._procfs.parent_pid(child.pid) in (pid, None):

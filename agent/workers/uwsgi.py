@@ -143,6 +143,8 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
         else ("with helpers" if whole_said.has(*_OTHER_CHILDREN) else None),
     )
     name = whole_said.last("--procname-prefix", "--procname-prefix-spaced", "--procname-master", "--procname")
+    if name is None and argv and _TITLE.match(argv[0]):
+        name = argv[0].partition("uWSGI ")[0]
     return Command(
         name.strip(" -") if name else None,
         app,

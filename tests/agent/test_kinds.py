@@ -118,6 +118,7 @@ def test_uwsgi_without_what_its_file_says_is_unknown() -> None:
     assert (settings.workers, settings.threads, settings.max_requests, settings.preload) == (None, None, None, None)
     titled = uwsgi.read_command(("uWSGI master",), NO_ENVIRONMENT, Folder()).settings
     assert (titled.workers, titled.preload) == (None, None)
+    assert uwsgi.read_command(("shop uWSGI master",), NO_ENVIRONMENT, Folder()).name == "shop"
 
 
 def test_uwsgi_reads_its_environment_and_files_that_name_files() -> None:
@@ -178,6 +179,9 @@ def test_celery_settings() -> None:
     assert celery.read_command(("celery", "-A", "x", "worker", "-D"), NO_ENVIRONMENT, Folder()).one_shot
     titled = celery.read_command(("[celeryd: a@h:MainProcess] -active- (-A shop worker -c 2)",), {}, Folder())
     assert (titled.settings.app, titled.settings.workers, titled.name) == ("shop", 2, "a")
+    for title in ("[celery beat] -A shop beat -s x", "[celery beat] (-A shop beat)"):
+        beat = celery.read_command((title,), {}, Folder())
+        assert (beat.settings.app, beat.settings.role, beat.name) == ("shop", "beat", None)
 
 
 def test_celery_brokers_the_surest_first_and_never_a_result_backend() -> None:
