@@ -335,10 +335,11 @@ def celery_python() -> Path:
 
 @dataclass
 class RabbitServer:
-    """A RabbitMQ with one user of its own; `management_port` is None where the plugin is off."""
+    """A RabbitMQ with one user of its own; `has_management` where the port of its management API was free."""
 
     folder: Path
     port: int
+    has_management: bool
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
 
@@ -353,6 +354,7 @@ class RabbitServer:
         return done.stdout
 
 
+MANAGEMENT_PORT = 15672
 _RABBIT = Path("/usr/lib/rabbitmq/bin")
 
 
@@ -377,16 +379,19 @@ def rabbit_server(folder: Path) -> Iterator[RabbitServer]:
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
-    (folder / "plugins").write_text("[].\n")
-    (folder / "rabbitmq.conf").write_text("log.console = false\n")
+    has_management = not _answers(MANAGEMENT_PORT)
+    (folder / "plugins").write_text("[rabbitmq_management].\n" if has_management else "[].\n")
+    lines = ["log.console = false", f"management.tcp.port = {MANAGEMENT_PORT}", "management.tcp.ip = 127.0.0.1"]
+    (folder / "rabbitmq.conf").write_text("\n".join(lines if has_management else lines[:1]) + "\n")
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen([_RABBIT / "rabbitmq-server"], env=environment, stdout=log, stderr=log)
-    server = RabbitServer(folder, port, environment, process)
+    server = RabbitServer(folder, port, has_management, environment, process)
     try:
         wait_until(lambda: _answers(port) or process.poll() is not None, f"RabbitMQ ({folder})", 90)
         assert process.poll() is None, (folder / "start.log").read_text()[-2_000:]
         server.ctl("await_startup")
         server.ctl("add_user", "shop", PASSWORD)
+        server.ctl("set_user_tags", "shop", "monitoring")
         server.ctl("set_permissions", "shop", ".*", ".*", ".*")
         yield server
     finally:
