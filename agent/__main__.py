@@ -24,12 +24,14 @@ Examples:
   reflexd probes            how each kernel signal is heard on this host, and why not better
   reflexd probes --seconds 10     with records, losses and ns/event of ten seconds
   reflexd probes --json
+  reflexd status            services, workers, queues and the last deaths, asked of the running agent
+  reflexd status --watch    the same, live
 
 Settings come from, each over the one before: defaults, /etc/reflex/reflexd.toml, REFLEXD_* in the
 environment, the command line. docs/settings.md lists them.
 
-Exit codes: 0 fine; 1 probes: a signal is not heard as well as it could be; 2 wrong usage or settings;
-3 the agent cannot run, the message says why.
+Exit codes: 0 fine; 1 probes: a signal is not heard as well as it could be, status: something is wrong;
+2 wrong usage or settings; 3 the agent cannot run, or status: none answers; the message says why.
 """
 
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"reflexd: {error}", file=sys.stderr)
         return EXIT_USAGE
+    if options.command == "status":
+        return _status(settings, options)
     if options.command == "probes":
         return _probes(settings, as_json=options.json, seconds=options.seconds)
     return _run(settings)
@@ -65,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="listen for N seconds and say how many records came and what each event cost",
     )
-    for command in (run, probes):
+    status = commands.add_parser("status", help="what this host's services look like now, the troubles first")
+    status.add_argument("--json", action="store_true", help="print JSON; docs/status.md names the keys")
+    status.add_argument("--watch", nargs="?", type=_seconds, const=1.0, metavar="N", help="again every N seconds (1)")
+    status.add_argument("--service", metavar="NAME", help="only services whose name contains NAME")
+    status.add_argument("--look", action="store_true", help="without a running agent: one look of its own into /proc")
+    for command in (run, probes, status):
         add_arguments(command)
     return parser
 
@@ -100,6 +109,12 @@ def _probes(settings: Settings, *, as_json: bool, seconds: float) -> int:
     rows = probes.look(settings, seconds=seconds)
     print(probes.as_json(rows) if as_json else probes.as_table(rows))
     return EXIT_OK if all(row["state"] == "attached" for row in rows) else EXIT_DEGRADED
+
+
+def _status(settings: Settings, options: argparse.Namespace) -> int:
+    from agent import status_command
+
+    return status_command.run(settings, options)
 
 
 def _seconds(text: str) -> float:

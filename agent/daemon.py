@@ -42,6 +42,8 @@ from agent.shedding import SheddableReporter, Shedding
 from agent.snapshots import Snapshots
 from agent.spool import Spool, SpoolError
 from agent.stacks import Stacks
+from agent.status import LastDeaths, Look, document
+from agent.status_socket import StatusSocket
 from agent.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -106,7 +108,10 @@ class Daemon:
         self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
+        self._stacks = Stacks(self._procfs)
         self._health = self._new_health()
+        self._deaths = LastDeaths()
+        self._status_socket = StatusSocket(settings.state_dir, self.document)
         self._celery = CeleryBeat(
             self._procfs,
             self._rollup,
@@ -114,11 +119,12 @@ class Daemon:
             self._readings_reporter,
             self._clock,
             settings.host,
-            Stacks(self._procfs),
+            self._stacks,
             stuck_after_s=settings.celery_stuck_after_s,
             backlog_window_s=settings.celery_backlog_window_s,
         )
         self._figures: Mapping[str, Figures] = {}
+        self._socket_troubles: list[str] = []
         self._seen_lost: dict[str, int] = {}
         self._has_heard = False
         self._defect_told_us = 0
@@ -133,6 +139,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         await self._link.start()
+        opened = await self._status_socket.open()
+        self._socket_troubles = [] if opened is None else [opened]
         self._attach(loop)
         self._watch(self._watcher.scan)
         # Modules and their like live as long as the agent: the collector need not look at them again and again.
@@ -164,6 +172,27 @@ class Daemon:
             "probes": [row(probe, self._figures.get(probe.signal)) for probe in self._kernel.probes],
             "services": [_service_status(service) for service in self._rollup.services.values()],
         }
+
+    def document(self) -> dict[str, Any]:
+        """What this host looks like now; docs/status.md names the keys."""
+        look = Look(
+            host=self._settings.host,
+            version=__version__,
+            now_us=self._clock.now_us(),
+            now_s=self._clock.monotonic_ns() / 1e9,
+            services=list(self._rollup.services.values()),
+            queues=self._queues.latest(),
+            saturated=self._queues.saturated(),
+            memory=self._readings.memory(),
+            celery=self._celery.status(),
+            probes=[row(probe, self._figures.get(probe.signal)) for probe in self._kernel.probes],
+            link={
+                "url": self._settings.server_url,
+                "trouble": self._link.trouble or None,
+                "spool_bytes": self._spool.pending_bytes,
+            },
+        )
+        return document(look, self._deaths)
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
@@ -197,7 +226,7 @@ class Daemon:
         self._settle(started)
 
     def _new_health(self) -> HealthBeat:
-        settings, stacks = self._settings, Stacks(self._procfs)
+        settings, stacks = self._settings, self._stacks
         return HealthBeat(
             self._procfs,
             self._rollup,
@@ -213,7 +242,11 @@ class Daemon:
 
     def _settle(self, cause: str) -> None:
         """From here on the agent is hard to kill for want of memory, and may do no more than it still has to."""
-        troubles = [*protect(self._settings.oom_score_adj), *self._privileges.settle(self._kernel.probes)]
+        troubles = [
+            *self._socket_troubles,
+            *protect(self._settings.oom_score_adj),
+            *self._privileges.settle(self._kernel.probes),
+        ]
         for trouble in troubles:
             text = f"The agent on {self._settings.host} {trouble}."
             self._reporter.about_agent("agent.privileges", text, severity="warning", cause=cause)
@@ -276,6 +309,7 @@ class Daemon:
         self._reporter.events(events)
         self._celery.notice(events)
         self._health.notice(events)
+        self._deaths.notice(events)
         if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
             self._booting.set()
 
@@ -371,6 +405,7 @@ class Daemon:
         self._drain()
         self._ooms.finish()
         await self._celery.stop()
+        await self._status_socket.close()
         for source in self._kernel.sources:
             loop.remove_reader(source.fd)
         self._kernel.close()

@@ -101,6 +101,11 @@ class Link:
             self._gathering.cancel()
             self._gathering = None
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be sent now; empty when it can, or is not known yet."""
+        return self._trouble
+
     def _gathered(self) -> None:
         self._gathering = None
         self._wake.set()

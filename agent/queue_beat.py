@@ -60,6 +60,7 @@ class _Queue:
     saturation: Saturation = field(default_factory=Saturation)
     estimate: WaitEstimate = field(default_factory=WaitEstimate)
     saturated_event: str | None = None
+    latest: QueueSecond | None = None
 
 
 class QueueBeat:
@@ -76,6 +77,14 @@ class QueueBeat:
         self._told_until = 0
         self._ticks = 0
         self._masters: tuple[int, ...] = ()
+
+    def latest(self) -> dict[tuple[str, str], QueueSecond]:
+        """The last second of every queue, by service and address."""
+        return {key: queue.latest for key, queue in self._queues.items() if queue.latest is not None}
+
+    def saturated(self) -> frozenset[tuple[str, str]]:
+        """The queues that are full now."""
+        return frozenset(key for key, queue in self._queues.items() if queue.saturation.since_us is not None)
 
     async def queue_beat(self) -> None:
         """Ticks for ever, on every pulse."""
@@ -141,7 +150,7 @@ class QueueBeat:
         }
         if not parts:
             return
-        whole = together(list(parts.values()))
+        whole = queue.latest = together(list(parts.values()))
         self._sample(queue, whole)
         if len(parts) > 1:
             for inode, part in parts.items():

@@ -18,6 +18,7 @@ from agent.readings import FIRST_RATE, METRICS, STEPS, Follower, Told, values_of
 from agent.reporter import Reporter
 from agent.rollup import NS_PER_TICK
 from agent.service import Service, Worker
+from agent.status import Memory
 from agent.wire import Row
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class _Watched:
     subject: str
     told: Told
     worker: Worker | None = None
+    pss_bytes: int | None = None
     reading: Reading | None = None
 
 
@@ -95,6 +97,17 @@ class ReadingsBeat:
                 await asyncio.sleep(APART_S)
                 await self.look_at_shares()
 
+    def memory(self) -> dict[tuple[int, int], Memory]:
+        """What every process holds, by pid and start in ticks: PSS where it was looked at, else anonymous memory."""
+        found = {}
+        for (pid, start_ns), one in self._watched.items():
+            anon = None if one.reading is None else one.reading.anon_bytes
+            if one.pss_bytes is not None:
+                found[pid, start_ns // NS_PER_TICK] = Memory(one.pss_bytes, "pss")
+            elif anon is not None:
+                found[pid, start_ns // NS_PER_TICK] = Memory(anon, "anon")
+        return found
+
     def tick(self) -> None:
         """Reads every process once and tells what moved."""
         now_us = self._clock.now_us()
@@ -123,6 +136,7 @@ class ReadingsBeat:
         for ident, shares in await asyncio.to_thread(self._shares, rss):
             one = self._watched.get(ident)
             if one is not None:
+                one.pss_bytes = shares.pss_bytes
                 rows.append(("worker.pss_bytes", shares.pss_bytes, one.service, one.subject))
                 rows.append(("worker.uss_bytes", shares.uss_bytes, one.service, one.subject))
         self._reporter.samples(now_us, rows)

@@ -1,0 +1,105 @@
+"""The agent's answer to `reflexd status`: a unix socket that only root and the agent's own user may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+NAME = "status.sock"
+MOST_BYTES = 16 * 1024 * 1024
+WITHIN_S = 5.0
+AT_ONCE = 4
+_CREDENTIALS = struct.Struct("=iII")
+
+log = logging.getLogger(__name__)
+
+
+class NoAgentError(RuntimeError):
+    """No agent answers there; the text says why and what to do."""
+
+
+class StatusSocket:
+    """Answers each connection with one document, made when it is asked for."""
+
+    def __init__(self, folder: Path, document: Callable[[], dict[str, Any]]) -> None:
+        self._path = folder / NAME
+        self._document = document
+        self._server: asyncio.Server | None = None
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    async def open(self) -> str | None:
+        """Begins to answer; what is wrong if it cannot, to follow "the agent". A file that a killed agent left is replaced."""
+        try:
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._answer, self._path)
+            self._path.chmod(0o600)
+        except OSError as error:
+            return f"cannot be asked for its status: {self._path}: {error.strerror}"
+        return None
+
+    async def close(self) -> None:
+        """Answers no more."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self._free.locked() or not _may_ask(writer.get_extra_info("socket")):
+                return
+            async with self._free, asyncio.timeout(WITHIN_S):
+                writer.write(orjson.dumps(self._document()))
+                await writer.drain()
+        except (TimeoutError, OSError) as error:
+            log.info("a client that asked for the status went away (%s)", error or type(error).__name__)
+        finally:
+            writer.transport.abort() if _is_stuck(writer) else writer.close()
+
+
+def ask(folder: Path) -> dict[str, Any]:
+    """The running agent's document; raises NoAgentError."""
+    path = folder / NAME
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as asking:
+        asking.settimeout(WITHIN_S)
+        try:
+            asking.connect(str(path))
+            raw = _all_of(asking)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NoAgentError(
+                f"no agent answers at {path}. Is it running? Start it: sudo systemctl start reflexd, or sudo ./reflex up. "
+                "An agent with another state_dir is asked with --state-dir. Without one: reflexd status --look"
+            ) from None
+        except PermissionError:
+            raise NoAgentError(f"{path} may be asked by root and the agent's own user only; run it with sudo") from None
+        except OSError as error:
+            raise NoAgentError(f"the agent at {path} does not answer: {error}") from None
+    if not raw:
+        raise NoAgentError(f"the agent at {path} gives no answer: it answers root and its own user, {AT_ONCE} at once")
+    document: dict[str, Any] = orjson.loads(raw)
+    return document
+
+
+def _all_of(asking: socket.socket) -> bytes:
+    pieces = bytearray()
+    while len(pieces) < MOST_BYTES and (piece := asking.recv(256 * 1024)):
+        pieces += piece
+    return bytes(pieces)
+
+
+def _may_ask(connection: Any) -> bool:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, _gid = _CREDENTIALS.unpack(raw)
+    return uid in (0, os.geteuid())
+
+
+def _is_stuck(writer: asyncio.StreamWriter) -> bool:
+    return writer.transport.get_write_buffer_size() > 0
