@@ -38,6 +38,7 @@ DEATHS: Mapping[str, str] = {
     "killed_by_person": "SIGKILL from a process with a controlling terminal: a person typed it.",
     "killed_by_process": "SIGKILL, or a signal that crashes, from another program.",
     "killed_by_master": "SIGKILL from its master, which waits no longer for a worker that it stops.",
+    "ended_with_master": "SIGKILL at its master's end, as it had asked the kernel for (PR_SET_PDEATHSIG): Celery's pools do.",
     "kernel_kill": "SIGKILL from the kernel, but not from its OOM killer.",
     "killed_unseen": "SIGKILL whose sender was not seen.",
     "crash_signal": "It crashed: SIGSEGV, SIGBUS, SIGABRT by itself, and the like.",
@@ -104,6 +105,8 @@ def certify(
     oom: OomRecord | None,
     master_pid: int,
     rules: DeathRules = DeathRules(),
+    *,
+    master_is_gone: bool = False,
 ) -> Certificate:
     """The certificate of a worker of the master `master_pid`, from what was seen before its end, oldest first."""
     told = [signal for signal in signals if signal.result != _IGNORED]
@@ -111,6 +114,9 @@ def certify(
     ended = Evidence(EXIT_SOURCE, _status_words(number, code))
     if oom is not None and number == SIGKILL:
         return _kernel_oom(oom, ended)
+    killed = _last(told, {SIGKILL}, from_pid=master_pid)
+    if master_is_gone and number == SIGKILL and killed is not None:
+        return _ended_with_master(killed, ended, master_pid)
     aborted = _aborted(told, number, master_pid, rules)
     if aborted is not None and not _killed_by_another(told, number, master_pid):
         return _master_timeout(aborted, told, ended, master_pid, rules)
@@ -159,6 +165,12 @@ def _master_timeout(
     evidence = tuple(signal_evidence(signal) for signal in sent)
     phrase = f"its master (pid {master_pid}) sent {how} because {rules.aborted_because}"
     return Certificate("master_timeout", phrase, "critical", (*evidence, ended), decisive=aborted)
+
+
+def _ended_with_master(kill: SignalRecord, ended: Evidence, master_pid: int) -> Certificate:
+    phrase = f"SIGKILL because its master (pid {master_pid}) had died"
+    evidence = (signal_evidence(kill), ended)
+    return Certificate("ended_with_master", phrase, "warning", evidence, expected=True, decisive=kill)
 
 
 def _killed(kill: SignalRecord | None, ended: Evidence, master_pid: int) -> Certificate:

@@ -260,7 +260,9 @@ class Rollup:
     def _worker_exited(self, worker: Worker, record: ExitRecord, at_us: int, marked: _Marked | None) -> list[Event]:
         oom = marked.record if marked is not None else None
         rules = KINDS[worker.service.kind].RULES
-        certificate = certify(record, tuple(worker.signals), oom, worker.service.master_pid, rules)
+        is_gone = worker.service.stopped_event is not None
+        master_pid = worker.service.master_pid
+        certificate = certify(record, tuple(worker.signals), oom, master_pid, rules, master_is_gone=is_gone)
         events = []
         unready = worker.health.boot_hung_event if worker.ready_us is None else None
         cause = worker.stuck_event if certificate.death == "master_timeout" else unready

@@ -94,7 +94,7 @@ class Settings:
     )
     celery_backlog_window_s: float = field(
         default=120.0,
-        metadata=_doc("For so many seconds a Celery queue must grow, all through, to be a backlog.", least=30),
+        metadata=_doc("For so many seconds a Celery queue must grow, all through, to be a backlog.", least=40),
     )
     oom_score_adj: int = field(
         default=-900,

@@ -21,7 +21,7 @@ DEATHS_KEPT = 10
 DEATHS_COUNTED = 2000
 RESTARTS_WITHIN_US = 3_600_000_000
 QUIET_AFTER_S = 5.0
-_EXPECTED = frozenset({"clean_exit", "recycled", "stopped_by_master", "stopped_by_manager"})
+_EXPECTED = frozenset({"clean_exit", "recycled", "stopped_by_master", "stopped_by_manager", "ended_with_master"})
 
 
 @dataclass(frozen=True, slots=True)

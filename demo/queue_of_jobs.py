@@ -9,12 +9,14 @@ import sys
 from dataclasses import dataclass
 
 from demo.cgroup import MemoryGroup
+from demo.chain import StoredEvent
 from demo.stage import HOST, ROOT, Stage, StageError, demo_python, free_port
 
 FOLDER = ROOT / "demo" / "jobs"
 NODE = "shop-jobs"
 PASSWORD = "correct-horse"
 SEND_WITHIN_S = 60.0
+EVENT_WITHIN_S = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,15 @@ class Jobs:
         except (StageError, TimeoutError):
             return False
         return True
+
+    async def first(self, kind: str) -> StoredEvent:
+        """The first event of a kind about this node; raises StageError when none comes."""
+
+        async def look() -> StoredEvent | None:
+            return next(iter(await self.stage.events(kind=kind, service=self.service)), None)
+
+        found: StoredEvent = await self.stage.until(look, f"no {kind}", within_s=EVENT_WITHIN_S)
+        return found
 
     async def make_deaf(self) -> None:
         """Tells the node to consume its queue no more."""

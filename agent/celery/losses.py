@@ -9,8 +9,11 @@ from agent.celery.teller import Teller
 from agent.celery.values import ActiveTask
 from agent.wire import Event, Evidence, WorkerRef
 
-EXPECTED_DEATHS = frozenset({"recycled", "clean_exit", "stopped_by_master", "killed_by_master", "master_timeout"})
-"""Ends that Celery brings about and accounts for itself: recycling, shrinking, revoke, time limits."""
+EXPECTED_DEATHS = frozenset(
+    {"recycled", "clean_exit", "stopped_by_master", "killed_by_master", "master_timeout", "ended_with_master"}
+)
+"""Ends that Celery brings about and accounts for itself: recycling, shrinking, revoke, time limits; and those that the
+master's own end accounts for."""
 
 MOST_TOLD = 16
 """Tasks told one by one when a node dies; the others are counted in `celery.tasks_stranded`."""

@@ -36,6 +36,7 @@ class Backlog:
     first: int = 0
     longest: int = 0
     rate: float = 0.0
+    seen_s: float = 0.0
     _points: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
     _calm: int = 0
 
@@ -50,6 +51,7 @@ class Backlog:
         if not _rises(quarters):
             return None
         self.since_s, self.first, self.longest, self._calm = self._points[0][0], int(quarters[0]), length, 0
+        self.seen_s = at_s - self.since_s
         self.rate = (quarters[-1] - quarters[0]) / (self.window_s * (PARTS - 1) / PARTS)
         return "grows"
 

@@ -211,4 +211,4 @@ def _rows(service: str, state: QueueState) -> Iterator[Row]:
 
 
 def _growth(state: QueueState, length: int) -> str:
-    return f"{state.name} held {state.backlog.first} and holds {length}; all four quarters of {state.backlog.window_s:.0f} s rose"
+    return f"{state.name} held {state.backlog.first} and holds {length}; all four quarters of the last {state.backlog.seen_s:.0f} s rose"

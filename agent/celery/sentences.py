@@ -29,7 +29,7 @@ def backlog(service: str, queue: str, state: Backlog, length: int, free: bool | 
     busy = {True: " although its node is free", False: " and its nodes are busy", None: ""}[free]
     return (
         f"The queue {queue} of {service} grows faster than it is consumed: it holds {tasks(length)}, "
-        f"{length - state.first:+d} over the last {span(state.window_s)} ({state.rate:.1f} a second){busy}."
+        f"{length - state.first:+d} over the last {span(state.seen_s)} ({state.rate:.1f} a second){busy}."
     )
 
 

@@ -124,6 +124,15 @@ def test_a_supervisor_that_kills_at_once_takes_the_worker_for_stuck(exit_record:
     assert certify(exit_record(WORKER, 9), (kill,), None, MASTER, GUNICORN).death == "killed_by_master"
 
 
+def test_a_process_that_dies_with_its_master(exit_record: Build, signal_record: Build) -> None:
+    kill = signal_record(WORKER, 9, MASTER)
+    ended = certify(exit_record(WORKER, 9), (kill,), None, MASTER, CELERY, master_is_gone=True)
+    assert (ended.death, ended.expected) == ("ended_with_master", True)
+    by_another = signal_record(WORKER, 9, SOMEBODY)
+    killed = certify(exit_record(WORKER, 9), (by_another,), None, MASTER, CELERY, master_is_gone=True)
+    assert killed.death == "killed_by_process"
+
+
 def test_a_celery_process_that_had_its_tasks_is_recycled(exit_record: Build) -> None:
     certificate = certify(exit_record(WORKER, 155 << 8), (), None, MASTER, CELERY)
     assert (certificate.death, certificate.severity) == ("recycled", "info")

@@ -76,6 +76,7 @@ const DEATHS: Record<string, string> = {
   error_exit: "an error of its own",
   clean_exit: "a clean end",
   recycled: "a recycle",
+  ended_with_master: "its master's end",
   stopped_by_manager: "its service manager",
   unknown: "not known",
 };
