@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Literal
 
 from agent.leak import Leak, Series
@@ -85,4 +84,5 @@ def boot_limit_s(boots_s: Sequence[float], least_s: float) -> float:
     """After which time a boot hangs: a multiple of the service's own median, and never less than `least_s`."""
     if len(boots_s) < LEAST_BOOTS:
         return least_s
-    return max(least_s, BOOT_TIMES_MEDIAN * median(boots_s))
+    median_s = sorted(boots_s)[len(boots_s) // 2]  # the statistics package costs 2 MB
+    return max(least_s, BOOT_TIMES_MEDIAN * median_s)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from agent.procfs import OpenFile, ProcFs
+from agent.procfs import Listener, OpenFile, ProcFs
 
 KEPT_S = 0.25
 
@@ -16,7 +16,7 @@ class Looks:
     def __init__(self, procfs: ProcFs, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._procfs = procfs
         self._clock_s = clock_s
-        self._listening: dict[str, tuple[float, frozenset[int]]] = {}
+        self._listening: dict[str, tuple[float, Mapping[int, Listener]]] = {}
 
     def command(self, pid: int) -> tuple[str, ...]:
         """The argument vector, or the title that the process wrote over it."""
@@ -36,12 +36,23 @@ class Looks:
 
     def listening_inodes(self, pid: int) -> frozenset[int]:
         """Inodes of all listening sockets in the process's network namespace; may be KEPT_S old."""
+        return frozenset(self._listening_to(pid))
+
+    def listeners(self, pid: int) -> tuple[Listener, ...]:
+        """The listening sockets that the process holds open; those of its namespace may be KEPT_S old."""
+        held = self._procfs.sockets(pid)
+        if not held:
+            return ()
+        every = self._listening_to(pid)
+        return tuple(every[inode] for inode in every if inode in held)
+
+    def _listening_to(self, pid: int) -> Mapping[int, Listener]:
         name, now_s = self._procfs.network(pid), self._clock_s()
         kept = self._listening.get(name)
         if kept is not None and now_s - kept[0] < KEPT_S:
             return kept[1]
         self._listening = {one: old for one, old in self._listening.items() if now_s - old[0] < KEPT_S}
-        found = frozenset(self._procfs.listening(pid))
+        found = self._procfs.listening(pid)
         if name:
             self._listening[name] = (now_s, found)
         return found

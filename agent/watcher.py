@@ -410,7 +410,7 @@ class Watcher:
             named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
             command = replace(command, name=named.name, app=named.app)
         role = "beat" if command.settings.role == "beat" else ""
-        listeners = self._procfs.listeners(process.pid)
+        listeners = self._looks.listeners(process.pid)
         said = first_fitting(self._overrides, replace(process, folder=now.folder, cgroup=now.cgroup))
         name = said.name or service_name(
             kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role

@@ -14,7 +14,7 @@ from benchmarks.options import PAIRS, WORKERS, Options
 from benchmarks.report import show
 from demo.stage import EXIT_STOPPED, StageError, until_told
 
-BENCHMARKS = ("footprint", "latency", "overhead")
+BENCHMARKS = ("footprint", "identify", "latency", "overhead")
 
 
 def main() -> int:
