@@ -191,6 +191,7 @@ class Daemon:
                 "trouble": self._link.trouble or None,
                 "spool_bytes": self._spool.pending_bytes,
             },
+            judgements=self._health.judgements,
         )
         return document(look, self._deaths)
 

@@ -79,7 +79,7 @@ class HealthBeat:
         self._leaks_told_s: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._defects: list[BaseException] = []
-        self.judgements = 0
+        self._judged = 0
 
     async def health_beat(self) -> None:
         """Looks for ever: each second, and closely at memory while some is nearly full."""
@@ -119,10 +119,15 @@ class HealthBeat:
             self._memory.grew(worker.service)
         health.memory_bytes = memory_bytes
         if health.series.add(now_s, memory_bytes):
-            self.judgements += 1
+            self._judged += 1
             health.leak = health.series.leak()
             if health.leak is not None:
                 self._grew[worker.service.master_pid] = worker.service
+
+    @property
+    def judgements(self) -> int:
+        """How often something was judged: a boot, a trend, a state, a stack."""
+        return self._judged + self._still.checks
 
     def notice(self, events: list[Event]) -> None:
         """Learns how long workers take to boot, and tells of those that were stuck and are not any more."""
@@ -154,6 +159,7 @@ class HealthBeat:
             if worker.ref.pid not in service.workers:
                 continue
             state = state_of(self._procfs.sleeps_in(worker.ref.pid), in_pool=service.kind == "celery")
+            self._judged += 1
             if state != health.state:
                 health.busy_since_s = now_s if state == "busy" else None
             health.state = state
@@ -166,7 +172,7 @@ class HealthBeat:
                 self._tell_moves(worker)
 
     def _judge_boot(self, service: Service, worker: Worker, age_s: float) -> None:
-        self.judgements += 1
+        self._judged += 1
         limit_s = boot_limit_s(tuple(self._boots_s.get(service.name, ())), self._boot_hang_s)
         if age_s >= limit_s:
             worker.health.boot_hung_event = self._new_id()

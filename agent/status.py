@@ -48,6 +48,7 @@ class Look:
     probes: Sequence[Mapping[str, Any]]
     link: Mapping[str, Any]
     source: str = "agent"
+    judgements: int = 0
 
 
 class LastDeaths:
@@ -87,6 +88,7 @@ def document(look: Look, deaths: LastDeaths) -> dict[str, Any]:
         "now_us": look.now_us,
         "troubles": [*_troubles(look), *_told(look)],
         "services": services,
+        "judgements": look.judgements,
         "deaths": deaths.latest(),
         "probes": [dict(probe) for probe in look.probes],
         "server": dict(look.link),

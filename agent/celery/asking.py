@@ -39,6 +39,7 @@ def ask_for(broker: BrokerState, nodes: Sequence[Node], at_s: float) -> Ask:
     unknown = [node for node in nodes if node.stats is None]
     suspect = broker.queues.needs_clients(nodes) or any(node.silent_events for node in nodes)
     more = suspect or any(at_s - node.asked_more_s >= MORE_EVERY_S for node in known)
+    wants_names = any(node.needs_names and 0 < node.asked_more_s <= at_s - MORE_EVERY_S for node in known)
     questions: dict[str, dict[str, object]] = {"active": {"safe": True}, "reserved": {}}
     if suspect:
         questions["scheduled"] = {}
@@ -49,11 +50,11 @@ def ask_for(broker: BrokerState, nodes: Sequence[Node], at_s: float) -> Ask:
     if any(node.rules is None for node in known):
         questions["registered"] = dict(_RULES)
     return Ask(
-        queues=frozenset(queue for node in nodes for queue in node.queues),
+        queues=frozenset(queue for node in nodes if node.is_placed for queue in node.queues),
         nodes=tuple(node.name for node in known),
         questions=questions,
         is_enough=_search(broker, unknown, at_s) if unknown else None,
-        wants_names=any(node.needs_names for node in known),
+        wants_names=wants_names,
         wants_clients=suspect,
     )
 

@@ -141,10 +141,11 @@ class CeleryBeat:
             if answer.names:
                 node.listed = answer.names
         if answer.broker is not None:
-            broker.queues.look(answer.broker, nodes, answer.clients, at_s, now_s)
+            placed = [node for node in nodes if node.is_placed]
+            broker.queues.look(answer.broker, placed, answer.clients, at_s, now_s)
 
     def _sample(self, broker: BrokerState, nodes: list[Node], now_s: float) -> None:
-        rows: list[Row] = list(broker.queues.rows(nodes))
+        rows: list[Row] = list(broker.queues.rows([node for node in nodes if node.is_placed]))
         for node in nodes:
             if node.answers and node.active is not None:
                 ages = [now_s - task.started_s for task in node.active if task.started_s is not None]
@@ -173,7 +174,9 @@ class CeleryBeat:
         broker.failures += 1
         for node in nodes:
             node.answers = False
-        if broker.failures == FAILURES_TOLD and broker.told is None:
+            if node.stats is None:
+                node.missed()
+        if broker.failures >= FAILURES_TOLD and broker.told is None and any(node.is_placed for node in nodes):
             broker.told = self._teller.tell(
                 "celery.broker_unreachable",
                 sentences.unreachable(services, shown, answer.trouble),

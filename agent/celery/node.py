@@ -86,6 +86,11 @@ class Node:
         return tuple(sorted(set(asked) | self.consumed)) or self.listed or (DEFAULT_QUEUE,)
 
     @property
+    def is_placed(self) -> bool:
+        """Whether its broker is certain: it has answered there, or there is no other that it could have."""
+        return self.stats is not None or len(self.addresses) == 1
+
+    @property
     def needs_names(self) -> bool:
         """Whether only the broker could say which queues there are."""
         return not (self.service.settings.queues or self.consumed or self.listed)
@@ -111,10 +116,15 @@ class Node:
     def found_among(self, nodes: Collection[NodeStats]) -> bool:
         """Whether the node is one of those, which it then is from here on; looks elsewhere after some misses."""
         self.stats = node_of(*self.looked_for(), nodes)
-        self.misses = 0 if self.stats is not None else self.misses + 1
-        if self.misses >= MISSES_TO_MOVE_ON and len(self.addresses) > 1:
-            self.chosen, self.misses = (self.chosen + 1) % len(self.addresses), 0
+        if self.stats is None:
+            self.missed()
         return self.stats is not None
+
+    def missed(self) -> None:
+        """It was not found where it was looked for."""
+        self.misses += 1
+        if self.misses >= MISSES_TO_MOVE_ON and not self.is_placed:
+            self.chosen, self.misses = (self.chosen + 1) % len(self.addresses), 0
 
     def take(self, look: NodeLook, now_s: float) -> tuple[ActiveTask, ...]:
         """Takes over what the node said; the tasks that it ran before and does not run any more."""

@@ -60,6 +60,7 @@ class Session:
         self._retry_s = RETRY_S
         self._not_before_s = 0.0
         self._trouble: str | None = None
+        self._is_asking = False
 
     def round(self, ask: Ask) -> Answer:
         """Asks; a broker that failed a moment ago is not tried again yet."""
@@ -74,12 +75,16 @@ class Session:
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
             log.debug("%s %s", self.address, trouble)
             return Answer(self._trouble)
+        finally:
+            if self._is_asking:  # what else went wrong is a defect, after which the connection may be in any state
+                self.close()
         self._trouble, self._retry_s = None, RETRY_S
         return answer
 
     def close(self) -> None:
         """Takes leave of the broker, if it is still there."""
         broker, remote, self._broker, self._remote = self._broker, self._remote, None, None
+        self._is_asking = False
         if broker is None:
             return
         try:
@@ -91,12 +96,13 @@ class Session:
         broker.close()
 
     def _ask(self, ask: Ask) -> Answer:
+        self._is_asking = True
         broker = self._broker = self._broker or open_broker(self.address)
         with broker.guarded():
             remote = self._remote = self._remote or Remote(broker.connection)
             found: Answers = {} if ask.is_enough is None else remote.ask({"stats": {}}, None, ANSWER_S, ask.is_enough)
             said = remote.ask(ask.questions, ask.nodes, ANSWER_S) if ask.nodes and ask.questions else {}
-        return Answer(
+        answer = Answer(
             broker=broker.look(ask.queues) if ask.queues else None,
             nodes={name: read_look(name, said[name]) for name in said},
             searched=ask.is_enough is not None,
@@ -104,3 +110,5 @@ class Session:
             names=broker.queue_names() if ask.wants_names else (),
             clients=broker.clients() if ask.wants_clients else None,
         )
+        self._is_asking = False
+        return answer

@@ -9,7 +9,8 @@ from agent.celery.queue_watch import QueueState, QueueWatch
 from agent.celery.values import ActiveTask
 from agent.service import Service
 
-_NOTHING = dict.fromkeys(("node", "answers", "unacked", "active", "reserved"))
+MOST_TASKS = 50
+_NOTHING = dict.fromkeys(("node", "answers", "unacked", "active", "active_count", "reserved"))
 
 
 def status_of(
@@ -29,7 +30,8 @@ def status_of(
         "answers": node.answers,
         "queues": [_queue(known[name], node) for name in node.queues if name in known],
         "unacked": queues.unacked if queues is not None else None,
-        "active": None if node.active is None else [_task(task, node, now_s) for task in node.active],
+        "active": None if node.active is None else [_task(task, node, now_s) for task in node.active[:MOST_TASKS]],
+        "active_count": None if node.active is None else len(node.active),
         "reserved": len(node.reserved) if node.active is not None else None,
     }
 
