@@ -105,8 +105,8 @@ async def test_a_task_cut_off_in_its_process(redis: RedisServer, python: Path, t
                 os.kill(task["pid"], signal.SIGKILL)
             await seen.until("celery.task_lost", count=2)
             lost = {event.attrs["task"]: event for event in seen.told("celery.task_lost")}
-            deaths = {event.id for event in seen.seen if event.kind == "worker.exited"}
-            assert {event.cause for event in lost.values()} == deaths
+            causes = {event.cause for event in lost.values()}
+            assert [event.kind for event in seen.seen if event.id in causes] == ["worker.exited"] * 2
             assert lost["jobs.nap"].attrs["fate"] == "lost"
             assert "acknowledged when it began" in lost["jobs.nap"].text
             assert lost["jobs.again"].attrs["fate"] == "runs_again"
@@ -121,10 +121,11 @@ async def test_an_idle_process_that_dies_loses_nothing(redis: RedisServer, pytho
             await seen.until_known(_is_known)
             node.send("nap", 0.1, times=4)
             await seen.beats(4)
-            for pid in list(next(iter(seen.services.services.values())).workers):
+            pids = set(next(iter(seen.services.services.values())).workers)
+            for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             await seen.beats(5)
-            assert [event.kind for event in seen.seen if event.kind == "worker.exited"] == ["worker.exited"] * 2
+            assert not next(iter(seen.services.services.values())).workers.keys() & pids
             assert seen.recorder.told == []
 
 
@@ -150,8 +151,7 @@ async def test_a_dead_node_leaves_tasks_in_unacked(redis: RedisServer, python: P
             await seen.until_known(lambda status: len(status[0]["active"]) == 2 and status[0]["reserved"] == 7)
             node.kill()
             stranded = await seen.until("celery.tasks_stranded")
-            stopped = next(event for event in seen.seen if event.kind == "service.stopped")
-            assert stranded.cause == stopped.id
+            assert [event.kind for event in seen.seen if event.id == stranded.cause] == ["service.stopped"]
             assert stranded.attrs["tasks"] == redis.client(7).hlen("unacked") == 8
             assert stranded.attrs["visibility_timeout_s"] == 7200
             fates = {event.attrs["task"]: event.attrs["fate"] for event in seen.told("celery.task_lost")}
@@ -355,14 +355,17 @@ async def test_two_nodes_two_brokers_one_host(redis: RedisServer, python: Path, 
 
 
 async def test_nothing_is_left_behind(redis: RedisServer, python: Path, tmp_path: Path) -> None:
+    def everything() -> set[bytes]:
+        """All keys, and the reply queues that anybody has declared: older nodes leave one of their own."""
+        client = redis.client(1)
+        keys = {key for key in client.scan_iter() if b"reply" not in key and b"deadlines" not in key}
+        return keys | set(client.smembers("_kombu.binding.reply.celery.pidbox"))
+
     with celery_node(python, tmp_path, redis.url(1), "-c", "1"):
-        before = set(redis.client(1).scan_iter())
+        before = everything()
         async with eyes(tmp_path, **FAST) as seen:
             await seen.until_known(_is_known)
-        left = {key for key in redis.client(1).scan_iter() if b"reply" not in key and b"deadlines" not in key}
-        assert left <= before
-        replies = redis.client(1).smembers("_kombu.binding.reply.celery.pidbox")
-        assert replies == set()
+        assert everything() == before
 
 
 def test_names_of_queues_from_the_bindings(redis: RedisServer, python: Path, tmp_path: Path) -> None:
@@ -370,3 +373,13 @@ def test_names_of_queues_from_the_bindings(redis: RedisServer, python: Path, tmp
         broker = RedisBroker(Address(redis.url(2)))
         assert broker.queue_names() == ("mails", "orders")
         broker.close()
+
+
+async def test_an_address_that_is_not_the_brokers(redis: RedisServer, python: Path, tmp_path: Path) -> None:
+    """The environment has two that may be it: the node is looked for on the one, found on the other."""
+    environment = {"OTHER_BROKER": redis.url(4), "REDIS_URL": redis.url(5)}
+    with celery_node(python, tmp_path, redis.url(5), "-c", "1", environment=environment, hides_broker=True):
+        async with eyes(tmp_path, **FAST) as seen:
+            status = await seen.until_known(_is_known, 60)
+            assert status[0]["broker"] == f"redis://127.0.0.1:{redis.port}/5"
+            assert seen.recorder.told == []
