@@ -21,6 +21,21 @@ describe("facts", () => {
     ]);
   });
 
+  it("reads rates from names", () => {
+    expect(shown({ slope_bytes_per_s: 1_048_576, growth_per_s: 2.5 })).toEqual([
+      "growth: 2.5 a second",
+      "slope: 60.0 MiB a minute",
+    ]);
+  });
+
+  it("puts texts of lines last, with the whole width", () => {
+    const found = facts({ stack: "MainThread\n    innermost (app.py:3)", workers: 2 });
+    expect(found.map((fact) => [fact.name, fact.isListing ?? false])).toEqual([
+      ["workers", false],
+      ["stack", true],
+    ]);
+  });
+
   it("leaves process numbers without separators", () => {
     expect(shown({ victim_pid: 41_210, records: 41_210 })).toEqual(["records: 41,210", "victim pid: 41210"]);
   });

@@ -8,6 +8,8 @@ export interface Fact {
   name: string;
   value: string;
   exact: string | null;
+  /** Whether the value is a text of lines, such as a stack, that wants the whole width. */
+  isListing?: boolean;
 }
 
 const SIGNALS: Record<number, string> = {
@@ -33,6 +35,8 @@ const SIGNALS: Record<number, string> = {
 };
 
 const UNITS: [suffix: string, read: (value: number) => { value: string; exact: string }][] = [
+  ["_bytes_per_s", (n) => ({ value: `${size(n * 60)} a minute`, exact: `${exactBytes(n)} a second` })],
+  ["_per_s", (n) => ({ value: `${grouped(n)} a second`, exact: `${n} a second` })],
   ["_bytes", (n) => ({ value: size(n), exact: exactBytes(n) })],
   ["_us", (n) => ({ value: span(n), exact: `${grouped(n)} µs` })],
   ["_ns", (n) => ({ value: span(n / 1_000), exact: `${grouped(n)} ns` })],
@@ -69,8 +73,13 @@ const FIRST = [
 export function facts(attrs: Record<string, Scalar>): Fact[] {
   const place = (key: string) => (FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length);
   return Object.entries(attrs)
-    .sort(([a], [b]) => place(a) - place(b) || a.localeCompare(b))
+    .sort(([a, x], [b, y]) => lines(x) - lines(y) || place(a) - place(b) || a.localeCompare(b))
     .map(([key, value]) => fact(key, value));
+}
+
+/** Listings come last. */
+function lines(value: Scalar): number {
+  return typeof value === "string" && value.includes("\n") ? 1 : 0;
 }
 
 function fact(key: string, value: Scalar): Fact {
@@ -85,6 +94,7 @@ function fact(key: string, value: Scalar): Fact {
 }
 
 function textFact(key: string, value: string): Fact {
+  if (value.includes("\n")) return { name: words(key), value, exact: null, isListing: true };
   return key === "death"
     ? { name: "died of", value: deathWords(value), exact: `death: ${value}` }
     : { name: words(key), value: value || "(empty)", exact: null };

@@ -10,6 +10,11 @@ export interface KindGroup {
 export const KIND_GROUPS: readonly KindGroup[] = [
   { key: "oom", label: "OOM kills", patterns: ["worker.oom_killed", "process.oom_killed"] },
   { key: "ends", label: "Worker deaths", patterns: ["worker.exited", "worker.stuck"] },
+  {
+    key: "health",
+    label: "Stuck, hung, leaking",
+    patterns: ["worker.threads_stuck", "worker.boot_hung", "worker.leaking", "worker.snapshot"],
+  },
   { key: "worker", label: "Workers, all", patterns: ["worker.*"] },
   { key: "service", label: "Services", patterns: ["service.*"] },
   { key: "queue", label: "Accept queues", patterns: ["queue.*"] },
@@ -28,15 +33,35 @@ const SHORT: Record<string, string> = {
   "worker.stuck": "worker stuck",
   "worker.leaking": "worker leak",
   "worker.boot_hung": "boot hang",
+  "worker.snapshot": "snapshot",
+  "worker.threads_stuck": "threads stuck",
+  "worker.unstuck": "moves again",
   "queue.saturated": "queue full",
   "queue.recovered": "queue ok",
   "celery.task_stuck": "task stuck",
   "celery.task_lost": "task lost",
+  "celery.task_unstuck": "task goes on",
+  "celery.task_poisonous": "poisonous task",
+  "celery.tasks_stranded": "tasks stranded",
+  "celery.backlog_over": "backlog over",
+  "celery.consumer_back": "consumer back",
+  "celery.broker_unreachable": "broker away",
+  "celery.broker_back": "broker back",
   "celery.consumer_silent": "silent consumer",
   "agent.spool_dropped": "spool dropped",
 };
 
-const GOOD = new Set(["worker.ready", "queue.recovered", "agent.back", "probe.attached"]);
+const GOOD = new Set([
+  "worker.ready",
+  "queue.recovered",
+  "agent.back",
+  "probe.attached",
+  "worker.unstuck",
+  "celery.task_unstuck",
+  "celery.backlog_over",
+  "celery.consumer_back",
+  "celery.broker_back",
+]);
 
 /** A kind in two words: `OOM kill`, `worker ready`, `agent silent`. */
 export function kindLabel(kind: string): string {

@@ -112,7 +112,7 @@ function Details({ event, open }: { event: TimelineEvent; open: boolean }) {
       )}
       <dl class="facts">
         {shown.map((fact) => (
-          <div key={fact.name}>
+          <div key={fact.name} class={fact.isListing ? "listing" : ""}>
             <dt>{fact.name}</dt>
             <dd title={fact.exact ?? undefined} class={fact.exact ? "exact" : ""}>
               {fact.value}
