@@ -41,6 +41,9 @@ class Rollup(Protocol):
     @property
     def services(self) -> Mapping[int, Service]: ...
 
+    @property
+    def changes(self) -> int: ...
+
 
 class HealthBeat:
     """The health of all workers of the host. Readings come in by `moved`; an idle worker costs nothing."""
@@ -80,6 +83,8 @@ class HealthBeat:
         self._tasks: set[asyncio.Task[None]] = set()
         self._defects: list[BaseException] = []
         self._judged = 0
+        self._unready = False
+        self._seen_changes = -1
 
     async def health_beat(self) -> None:
         """Looks for ever: each second, and closely at memory while some is nearly full."""
@@ -141,12 +146,12 @@ class HealthBeat:
     def _look(self) -> None:
         now_s, now_us = self._now_s(), self._clock.now_us()
         self._look_at_states(now_s)
-        for danger in self._timeouts.look(self._services(), now_s):
+        changes = self._rollup.changes
+        for danger in self._timeouts.look(self._services(), now_s, changes):
             self._keep(danger, now_s)
-        for service in self._services():
-            for worker in service.workers.values():
-                if worker.ready_us is None and worker.health.boot_hung_event is None:
-                    self._judge_boot(service, worker, (now_us - worker.started_us) / 1e6)
+        if self._unready or changes != self._seen_changes:
+            self._seen_changes = changes
+            self._unready = any([self._judge_boots(service, now_us) for service in self._services()])
         for service in list(self._grew.values()):
             self._judge_leaks(service, now_s)
         self._grew.clear()
@@ -170,6 +175,14 @@ class HealthBeat:
                 self._active[ident] = worker
             if health.blocked_event is not None and health.moved_s is not None and now_s - health.moved_s < 1.5:
                 self._tell_moves(worker)
+
+    def _judge_boots(self, service: Service, now_us: int) -> bool:
+        """Whether some worker of the service is not ready yet."""
+        unready = [worker for worker in service.workers.values() if worker.ready_us is None]
+        for worker in unready:
+            if worker.health.boot_hung_event is None:
+                self._judge_boot(service, worker, (now_us - worker.started_us) / 1e6)
+        return bool(unready)
 
     def _judge_boot(self, service: Service, worker: Worker, age_s: float) -> None:
         self._judged += 1

@@ -16,6 +16,9 @@ CLOSE_SHARE = 0.6
 """From this share of a limit on, a cgroup is looked at on every look; below, now and then, and when a worker in it grew."""
 
 CALM_LOOK_S = 10.0
+MOST_WAIT_S = 10.0
+"""A worker that became ready since the last look is looked at after this time at the latest."""
+
 GREW_BYTES = 4 * 1024 * 1024
 EASED_SHARE = 0.75
 """Below this share a cgroup that was full is no more; it may fill anew."""
@@ -90,9 +93,17 @@ class TimeoutWatch:
     def __init__(self, heartbeats: Heartbeats) -> None:
         self._heartbeats = heartbeats
         self._due_s: dict[tuple[int, int], float] = {}
+        self._next_s = 0.0
+        self._seen_changes = -1
 
-    def look(self, services: Iterable[Service], now_s: float) -> Iterator[Danger]:
-        """The workers that have been silent for most of their master's timeout."""
+    def look(self, services: Iterable[Service], now_s: float, changes: int) -> Iterator[Danger]:
+        """The workers that have been silent for most of their master's timeout.
+
+        `changes` counts workers that came or went: without any, nothing is looked at before the next is due.
+        """
+        if changes == self._seen_changes and now_s < self._next_s:
+            return
+        self._seen_changes, self._next_s = changes, now_s + MOST_WAIT_S
         due_s: dict[tuple[int, int], float] = {}
         for service in services:
             timeout_s = service.timeout_s
@@ -113,6 +124,7 @@ class TimeoutWatch:
                     else:
                         next_s = now_s + TIMEOUT_SHARE * timeout_s - age_s
                 due_s[ident] = next_s
+                self._next_s = min(self._next_s, next_s)
         self._due_s = due_s
 
 

@@ -106,7 +106,7 @@ def test_a_silent_worker_is_in_danger_before_its_master_acts(shop: Service) -> N
     found = []
     for second in range(31):
         hearts.age_s = float(second)
-        found += [(second, danger.worker) for danger in watch.look([shop], float(second))]
+        found += [(second, danger.worker) for danger in watch.look([shop], float(second), 0)]
     assert found == [(24, worker)]
     assert hearts.looks == 2
 
@@ -117,5 +117,15 @@ def test_a_beating_worker_is_looked_at_seldom(shop: Service) -> None:
     _worker(shop, 1, 0)
     for second in range(240):
         hearts.age_s = float(second % 15)
-        assert list(watch.look([shop], float(second))) == []
+        assert list(watch.look([shop], float(second), 0)) == []
     assert hearts.looks < 30
+
+
+def test_a_worker_that_came_is_looked_at_at_once(shop: Service) -> None:
+    hearts = Hearts()
+    watch = TimeoutWatch(hearts)
+    assert list(watch.look([shop], 0.0, 0)) == []
+    _worker(shop, 1, 0)
+    hearts.age_s = 25.0
+    assert list(watch.look([shop], 1.0, 0)) == []
+    assert [danger.worker.ref.pid for danger in watch.look([shop], 1.0, 1)] == [1]
