@@ -151,7 +151,8 @@ class HealthBeat:
             self._keep(danger, now_s)
         if self._unready or changes != self._seen_changes:
             self._seen_changes = changes
-            self._unready = any([self._judge_boots(service, now_us) for service in self._services()])
+            unready = [self._judge_boots(service, now_us) for service in self._services()]
+            self._unready = True in unready
         for service in list(self._grew.values()):
             self._judge_leaks(service, now_s)
         self._grew.clear()
