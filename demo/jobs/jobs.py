@@ -49,4 +49,4 @@ def export() -> None:
     rows = []
     while True:
         rows.append(os.urandom(1) * CHUNK_BYTES)
-        time.sleep(0.05)
+        time.sleep(0.2)
