@@ -14,6 +14,8 @@ _SHARED_UNITS = re.compile(
 _FOLDERS_WITHOUT_MEANING = frozenset({"current", "app", "src", "code", "web", "backend", "server", "", "/"})
 _RELEASE_FOLDER = re.compile(r"^(releases?|v?[\d.\-_T]{6,}|[0-9a-f]{7,40})$")
 _RELEASES = "releases"
+LONGEST = 120
+"""Of a name or a release, in characters; what tells two services apart may follow."""
 
 
 def service_name(kind: str, folder: str, cgroup: str, *, own_name: str | None, app: str | None, role: str = "") -> str:
@@ -28,7 +30,7 @@ def service_name(kind: str, folder: str, cgroup: str, *, own_name: str | None, a
         return home.unit.removesuffix(".service")
     own = own_name or _folder_and_app(kind, folder, app)
     own = f"{own} {role}" if role else own
-    return f"{home.container}/{own}" if home.container else own
+    return _bounded(f"{home.container}/{own}" if home.container else own)
 
 
 def release_folder(folder: str) -> str | None:
@@ -37,7 +39,7 @@ def release_folder(folder: str) -> str | None:
     if _RELEASES not in parts:
         return None
     place = len(parts) - 1 - parts[::-1].index(_RELEASES)
-    return parts[place + 1] if place + 1 < len(parts) else None
+    return _bounded(parts[place + 1]) if place + 1 < len(parts) else None
 
 
 def _folder_and_app(kind: str, folder: str, app: str | None) -> str:
@@ -46,6 +48,12 @@ def _folder_and_app(kind: str, folder: str, app: str | None) -> str:
         parts.pop()
     where = parts[-1] if parts else ""
     return "/".join(part for part in (where, app or kind) if part)
+
+
+def _bounded(name: str) -> str:
+    """A name that the wire takes, whatever a folder or a command line is called."""
+    printable = "".join(char if char.isprintable() else "?" for char in name)
+    return printable if len(printable) <= LONGEST else f"{printable[: LONGEST - 1]}…"
 
 
 def _is_of_release(parts: list[str]) -> bool:

@@ -14,7 +14,7 @@ from agent.procfs import Process
 from agent.workers import KINDS
 
 MOST_BYTES = 1024 * 1024
-MOST_NAME_CHARS = 200
+MOST_NAME_CHARS = 120
 _MATCHERS = ("command", "unit", "folder")
 _KEYS = ("name", "kind", "release", *_MATCHERS)
 

@@ -36,6 +36,7 @@ UNPROVEN_FOR_US = 600_000_000
 """How long a fork of a master may take to show whether it is a worker."""
 
 MAX_UNPROVEN = 1024
+LONGEST_MARK = 60
 RELOADS_FOR_US = 5_000_000
 """After a signal to a master its release may be another one."""
 
@@ -450,6 +451,7 @@ class Watcher:
             settings.config_file or "",
             f"pid {process.pid}",
         )
+        apart = tuple(mark[:LONGEST_MARK] for mark in apart)
         if is_free(name):
             return name
         return next(full for mark in apart if mark and is_free(full := f"{name} ({mark})"))

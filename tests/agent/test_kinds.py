@@ -229,6 +229,13 @@ def test_the_release_that_a_folder_is_of(folder: str, release: str | None) -> No
     assert release_folder(folder) == release
 
 
+def test_names_are_what_the_wire_takes() -> None:
+    long = service_name("celery", f"/srv/{'x' * 300}", "/", own_name=None, app="shop\n\x07" + "y" * 300)
+    assert len(long) <= 120
+    assert long.isprintable()
+    assert len(release_folder(f"/srv/releases/{'z' * 250}") or "") <= 120
+
+
 def test_a_release_folder_is_no_part_of_the_name() -> None:
     for release in ("20261123T010203", "v12", "blue"):
         folder = f"/srv/shop/releases/{release}"
