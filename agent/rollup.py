@@ -27,6 +27,9 @@ OOM_CONFIRM_US = 2_000_000
 TOMBSTONE_US = 5_000_000
 """How long a process that ended is still known, so that late facts about it, or by it, find their service."""
 
+LONGEST_SETTING = 200
+"""Of a setting in an event, in characters: a command line can be longer than any event may be."""
+
 SIGNAL_EXPLAINS_US = 60_000_000
 """How long a control signal to a master explains what the master does to its workers."""
 
@@ -466,7 +469,8 @@ def _told(service: Service) -> dict[str, Scalar]:
         "max_requests": settings.max_requests,
         "preload": settings.preload,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    known = {name: value for name, value in values.items() if value is not None}
+    return {name: value[:LONGEST_SETTING] if isinstance(value, str) else value for name, value in known.items()}
 
 
 def _timeout(service: Service) -> dict[str, Scalar]:
