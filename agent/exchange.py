@@ -16,7 +16,6 @@ MAX_STATUS_BYTES = 64 * 1024
 GZIP_FROM_BYTES = 1024
 REFUSED_RETRY_S = 30.0
 RETRY_AFTER_MOST_S = 15.0
-STREAMS = ("events", "samples")
 SHOWN_CHARS = 200
 
 
@@ -49,6 +48,7 @@ class Answer:
     events: int | None
     samples: int | None
     rejected: tuple[Rejected, ...]
+    artifacts: int | None = None
 
 
 def encode_status(status: Mapping[str, Any]) -> bytes:
@@ -73,6 +73,8 @@ def encode_batch(spool: str, status: bytes, batch: SpoolBatch) -> tuple[bytes, d
         "events": [{"seq": seq, "event": orjson.Fragment(payload)} for seq, payload in batch.events],
         "samples": [{"seq": seq, "sample": orjson.Fragment(payload)} for seq, payload in batch.samples],
     }
+    if batch.artifacts:
+        document["artifacts"] = [{"seq": seq, "artifact": orjson.Fragment(payload)} for seq, payload in batch.artifacts]
     body, headers = orjson.dumps(document), {"Content-Type": "application/json"}
     if len(body) < GZIP_FROM_BYTES:
         return body, headers
@@ -95,9 +97,10 @@ def read_answer(status: int, retry_after: str, body: bytes, batch: SpoolBatch) -
     if not isinstance(acked, dict):
         raise TryLater("the server's answer acknowledges nothing")
     events, samples = _acked(acked, "events", batch.events), _acked(acked, "samples", batch.samples)
-    if batch and events is None and samples is None:
+    artifacts = _acked(acked, "artifacts", batch.artifacts)
+    if batch and events is None and samples is None and artifacts is None:
         raise TryLater("the server acknowledges nothing of the batch")
-    return Answer(events, samples, tuple(_rejected(answer.get("rejected"), batch)))
+    return Answer(events, samples, tuple(_rejected(answer.get("rejected"), batch)), artifacts)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -121,6 +124,7 @@ def _acked(acked: dict[str, Any], stream: str, sent: tuple[tuple[int, bytes], ..
 def _rejected(items: object, batch: SpoolBatch) -> list[Rejected]:
     sent = {("events", seq): payload for seq, payload in batch.events}
     sent |= {("samples", seq): payload for seq, payload in batch.samples}
+    sent |= {("artifacts", seq): payload for seq, payload in batch.artifacts}
     found = []
     for item in items if isinstance(items, list) else []:
         if isinstance(item, dict) and isinstance(seq := item.get("seq"), int) and isinstance(item.get("stream"), str):

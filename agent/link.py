@@ -61,6 +61,7 @@ class Link:
         self._trouble = ""
         self._status_trouble = ""
         self._status_due_s = 0.0
+        self._has_sent = False
         self._task: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -106,6 +107,11 @@ class Link:
         """Why nothing can be sent now; empty when it can, or is not known yet."""
         return self._trouble
 
+    @property
+    def connected(self) -> bool | None:
+        """Whether the server takes what is sent; None before the first answer."""
+        return False if self._trouble else self._has_sent or None
+
     def _gathered(self) -> None:
         self._gathering = None
         self._wake.set()
@@ -147,7 +153,8 @@ class Link:
                 self._shrink(batch)
                 continue
             self._rejected.keep(answer.rejected)
-            self._spool.ack(events=answer.events, samples=answer.samples)
+            self._spool.ack(events=answer.events, samples=answer.samples, artifacts=answer.artifacts)
+            self._has_sent = True
             self._records_at_once = min(self._records_at_once * 2, BATCH_RECORDS)
             if is_rest and not (self._stopping.is_set() and self._spool.waiting):
                 return
@@ -187,7 +194,8 @@ class Link:
 
     def _shrink(self, batch: SpoolBatch) -> None:
         """Halves the batch; a single record that is too large is put aside. Raises TryLater when nothing is in it."""
-        records = [("events", *record) for record in batch.events] + [("samples", *record) for record in batch.samples]
+        streams = {"events": batch.events, "artifacts": batch.artifacts, "samples": batch.samples}
+        records = [(stream, *record) for stream, records in streams.items() for record in records]
         if not records:
             raise TryLater("the server says that a heartbeat is too large (HTTP 413)")
         if len(records) > 1:
@@ -195,7 +203,7 @@ class Link:
             return
         stream, seq, payload = records[0]
         self._rejected.keep([Rejected(stream, seq, payload, "the server says that it is too large")])
-        self._spool.ack(events=seq if batch.events else None, samples=seq if batch.samples else None)
+        self._spool.ack(**{"events": None, "samples": None, stream: seq})
 
     def _say_trouble(self, trouble: str) -> None:
         """Logs when trouble begins, changes or ends; not at every try."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 
@@ -12,12 +12,14 @@ from agent.ids import new_event_id
 from agent.spool import Spool
 from agent.wire import (
     MAX_ROWS,
+    Artifact,
     Event,
     Evidence,
     Row,
     Sample,
     Scalar,
     Severity,
+    artifact_to_json,
     event_to_json,
     moment_to_json,
     sample_to_json,
@@ -32,12 +34,20 @@ class Reporter:
     def __init__(self, spool: Spool, clock: Clock) -> None:
         self._spool = spool
         self._clock = clock
+        self.notice: Callable[[Event], None] | None = None
+        """Told of every event, for who keeps what happened lately."""
 
     def events(self, events: Iterable[Event]) -> None:
         """Spools events and logs their sentences."""
         for event in events:
             log.log(logging.INFO if event.severity == "info" else logging.WARNING, "%s", event.text)
             self._spool.append_event(orjson.dumps(event_to_json(event)))
+            if self.notice is not None:
+                self.notice(event)
+
+    def artifact(self, artifact: Artifact) -> None:
+        """Spools what an event will name. To be called before the event, so that it is there first."""
+        self._spool.append_artifact(orjson.dumps(artifact_to_json(artifact)))
 
     def about_agent(
         self,

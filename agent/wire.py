@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
+import orjson
+
 PROTOCOL_VERSION = 1
 
 MAX_TEXT_CHARS = 2_000
@@ -23,6 +25,9 @@ MAX_ROWS = 500
 """Samples that one record may carry."""
 
 MAX_BATCH_SAMPLES = 50_000
+MAX_ARTIFACT_BYTES = 256 * 1024
+"""Of an artifact's content, as JSON."""
+
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_INTEGER = 2**53
 """Largest whole number that JSON readers (browsers among them) and a Float64 column keep exactly."""
@@ -124,6 +129,11 @@ METRICS: Mapping[str, str] = {
 }
 """Every metric there is, with its meaning and unit in one sentence."""
 
+ARTIFACTS: Mapping[str, str] = {
+    "snapshot": "What a process was doing and what its memory held before it may be killed; docs/snapshots.md has its keys.",
+}
+"""Every kind of artifact there is, with its meaning in one sentence."""
+
 
 class WireError(ValueError):
     """A record that does not keep the contract; `where` is a path such as `evidence[0].source`."""
@@ -185,6 +195,19 @@ class Sample:
     value: float
     service: str | None = None
     subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What an event names by the attribute `artifact` because it is too long for it. `content` is a JSON object as text."""
+
+    id: str
+    ts_us: int
+    kind: str
+    content: bytes
+    service: str | None = None
+    worker: WorkerRef | None = None
+    release: str | None = None
 
 
 ROW = ("metric", "value", "service", "subject")
@@ -308,6 +331,42 @@ def sample_from_json(value: object) -> Sample:
         value=float(number),
         service=_optional_text(obj, "service"),
         subject=_optional_text(obj, "subject"),
+    )
+
+
+def artifact_to_json(artifact: Artifact) -> dict[str, Any]:
+    """The artifact as values for orjson, its content as it is."""
+    return {
+        "id": artifact.id,
+        "ts_us": artifact.ts_us,
+        "kind": artifact.kind,
+        "service": artifact.service,
+        "worker": None if artifact.worker is None else worker_to_json(artifact.worker),
+        "release": artifact.release,
+        "content": orjson.Fragment(artifact.content),
+    }
+
+
+def artifact_from_json(value: object) -> Artifact:
+    """The artifact that `value` describes; raises WireError."""
+    obj = _mapping(value, "artifact")
+    kind = _text(obj, "kind", MAX_NAME_CHARS)
+    if kind not in ARTIFACTS:
+        raise WireError("kind", f"unknown kind {kind!r}; docs/snapshots.md lists them")
+    try:
+        content = orjson.dumps(_mapping(obj.get("content"), "content"))
+    except TypeError:
+        raise WireError("content", "is nested too deeply") from None
+    if len(content) > MAX_ARTIFACT_BYTES:
+        raise WireError("content", f"has {len(content)} bytes; the limit is {MAX_ARTIFACT_BYTES}")
+    return Artifact(
+        id=_uuid(obj, "id"),
+        ts_us=_whole(obj, "ts_us"),
+        kind=kind,
+        content=content,
+        service=_optional_text(obj, "service"),
+        worker=_worker(obj.get("worker")),
+        release=_optional_text(obj, "release"),
     )
 
 

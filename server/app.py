@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from agent.wire import MAX_BODY_BYTES
+from server.artifacts import Artifacts
 from server.auth import Auth, Handler
 from server.errors import ApiError, StoreError, try_later
 from server.hosts import Hosts
@@ -50,6 +51,7 @@ async def build_app(settings: Settings, state: State, store: Store) -> web.Appli
     stream = Stream(auth, live, store.events, hosts)
     ingest = Ingest(auth, recorder, hosts, max_inflight_bytes=settings.max_inflight_bytes)
     timeline = Timeline(store.events)
+    artifacts = Artifacts(store.artifacts)
     page = PageFiles(settings.page_dir)
 
     app = web.Application(middlewares=[_answer_errors], client_max_size=MAX_BODY_BYTES)
@@ -59,6 +61,7 @@ async def build_app(settings: Settings, state: State, store: Store) -> web.Appli
             web.get("/v1/timeline", auth.operator(timeline.page)),
             web.get("/v1/events/{id}", auth.operator(timeline.one)),
             web.get("/v1/chain/{id}", auth.operator(timeline.chain)),
+            web.get("/v1/artifacts/{id}", auth.operator(artifacts.one)),
             web.get("/v1/stream", auth.operator(stream.serve), allow_head=False),
             web.get("/v1/hosts", auth.operator(hosts.answer)),
             web.post("/v1/session", auth.log_in),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,20 +14,23 @@ from agent.wire import (
     MAX_BATCH_SAMPLES,
     MAX_INTEGER,
     PROTOCOL_VERSION,
+    Artifact,
     Sample,
     WireError,
+    artifact_from_json,
     event_from_json,
     samples_from_json,
 )
 from server.errors import ApiError, bad_request
-from server.stored import StoredEvent, StoredSample
+from server.stored import StoredArtifact, StoredEvent, StoredSample
 
 MAX_STATUS_BYTES = 64 * 1024
-SAMPLE_PAST_US = 31 * 86_400_000_000
-SAMPLE_FUTURE_US = 86_400_000_000
-"""Samples are kept by the day for 31 days; one from outside would open a partition of its own."""
+PAST_US = 31 * 86_400_000_000
+FUTURE_US = 86_400_000_000
+"""Samples and artifacts are kept for 31 days; one from outside would open a partition of its own."""
 
 Record = TypeVar("Record")
+Dated = TypeVar("Dated", Sample, Artifact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Received:
     events: list[StoredEvent]
     samples: list[StoredSample]
     answer: dict[str, Any]
+    artifacts: list[StoredArtifact] = field(default_factory=list)
     status: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,25 +62,29 @@ def read_batch(host: str, value: object, *, now_us: int) -> Received:
     status = value.get("status", {})
     if not isinstance(status, dict):
         raise bad_request("status: must be an object")
-    events, samples = _records(value, "events"), _records(value, "samples")
-    if len(events) + len(samples) > MAX_BATCH_RECORDS:
+    events, samples, artifacts = (_records(value, stream) for stream in ("events", "samples", "artifacts"))
+    if len(events) + len(samples) + len(artifacts) > MAX_BATCH_RECORDS:
         raise ApiError(413, "too_big", f"a batch has at most {MAX_BATCH_RECORDS} records; send less at once")
 
     def read_event(_seq: int, record: object) -> list[StoredEvent]:
         return [StoredEvent(host, event_from_json(record))]
 
     def read_samples(seq: int, record: object) -> list[StoredSample]:
-        return [StoredSample(host, spool, seq, _recent(sample, now_us)) for sample in samples_from_json(record)]
+        return [StoredSample(host, spool, seq, sample) for sample in _recent(samples_from_json(record), now_us)]
+
+    def read_artifact(_seq: int, record: object) -> list[StoredArtifact]:
+        return [StoredArtifact(host, artifact) for artifact in _recent((artifact_from_json(record),), now_us)]
 
     good_events, told_events = _read(events, "event", read_event)
     good_samples, told_samples = _read(samples, "sample", read_samples)
+    good_artifacts, told_artifacts = _read(artifacts, "artifact", read_artifact)
     if len(good_samples) > MAX_BATCH_SAMPLES:
         raise ApiError(413, "too_big", f"a batch has at most {MAX_BATCH_SAMPLES} samples; send less at once")
     answer = {
-        "acked": {"events": told_events.acked, "samples": told_samples.acked},
-        "rejected": told_events.rejected + told_samples.rejected,
+        "acked": {"events": told_events.acked, "samples": told_samples.acked, "artifacts": told_artifacts.acked},
+        "rejected": told_events.rejected + told_samples.rejected + told_artifacts.rejected,
     }
-    return Received(good_events, good_samples, answer, _bounded(status))
+    return Received(good_events, good_samples, answer, good_artifacts, _bounded(status))
 
 
 def _read(
@@ -113,10 +121,13 @@ def _spool(value: object) -> str:
         raise bad_request(f"spool: must be a UUID, not {value!r:.60}") from None
 
 
-def _recent(sample: Sample, now_us: int) -> Sample:
-    if not now_us - SAMPLE_PAST_US < sample.ts_us < now_us + SAMPLE_FUTURE_US:
-        raise WireError("ts_us", "samples are taken from 31 days back to one day ahead; is the host's clock right?")
-    return sample
+def _recent(records: Sequence[Dated], now_us: int) -> Sequence[Dated]:
+    for one in records:
+        if not now_us - PAST_US < one.ts_us < now_us + FUTURE_US:
+            raise WireError(
+                "ts_us", "only times from 31 days back to one day ahead are taken; is the host's clock right?"
+            )
+    return records
 
 
 def _bounded(status: Mapping[str, Any]) -> Mapping[str, Any]:

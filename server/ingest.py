@@ -75,7 +75,7 @@ class Ingest:
         received = read_batch(host, value, now_us=time.time_ns() // 1000)
         self._hosts.heard(host, received.status, received.events)
         try:
-            await self._recorder.record(received.events, received.samples)
+            await self._recorder.record(received.events, received.samples, received.artifacts)
         except StoreError as error:
             log.error("a batch of %s is not stored and stays in its spool: %s", host, error)
             message = f"nothing is acknowledged, send it again: {error}"

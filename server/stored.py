@@ -1,4 +1,4 @@
-"""An event as the server keeps it: what the agent said, from which host, and when it arrived."""
+"""What agents sent as the server keeps it: from which host, and for an event when it arrived."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent.wire import Event, Sample, event_to_json
+from agent.wire import Artifact, Event, Sample, artifact_to_json, event_to_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -30,6 +30,14 @@ class StoredSample:
     sample: Sample
 
 
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """One artifact of one host."""
+
+    host: str
+    artifact: Artifact
+
+
 def rfc3339(ts_us: int) -> str:
     """Microseconds since 1970 as `2026-11-23T01:11:09.123456Z`."""
     moment = _EPOCH + timedelta(microseconds=ts_us)
@@ -39,3 +47,8 @@ def rfc3339(ts_us: int) -> str:
 def stored_to_json(stored: StoredEvent) -> dict[str, Any]:
     """The event as the API shows it."""
     return {**event_to_json(stored.event), "ts": rfc3339(stored.event.ts_us), "host": stored.host}
+
+
+def artifact_answer(stored: StoredArtifact) -> dict[str, Any]:
+    """The artifact as the API shows it."""
+    return {**artifact_to_json(stored.artifact), "ts": rfc3339(stored.artifact.ts_us), "host": stored.host}

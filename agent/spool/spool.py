@@ -1,4 +1,4 @@
-"""The spool of one agent: a log of events and a log of samples under one cap, locked against a second agent."""
+"""The spool of one agent: logs of events, artifacts and samples under one cap, locked against a second agent."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ class SpoolBatch:
 
     events: tuple[tuple[int, bytes], ...]
     samples: tuple[tuple[int, bytes], ...]
+    artifacts: tuple[tuple[int, bytes], ...] = ()
 
     def __len__(self) -> int:
-        return len(self.events) + len(self.samples)
+        return len(self.events) + len(self.samples) + len(self.artifacts)
 
 
 class Spool:
     """`append_*` keeps a record, `next_batch` hands out the oldest ones again and again until `ack` forgets them.
 
-    Over `cap_bytes` the oldest samples are given up first; events only when there are no samples left.
+    Over `cap_bytes` the oldest samples are given up first, then artifacts; events only when nothing else is left.
     """
 
-    def __init__(self, ident: str, events: Log, samples: Log, cap_bytes: int, lock: int) -> None:
+    def __init__(self, ident: str, events: Log, samples: Log, artifacts: Log, cap_bytes: int, lock: int) -> None:
         self.id = ident
         self._events = events
         self._samples = samples
+        self._artifacts = artifacts
         self._cap_bytes = cap_bytes
         self._lock = lock
         self._on_event: Callable[[], None] = lambda: None
@@ -63,15 +65,21 @@ class Spool:
             segment_bytes = min(SEGMENT_BYTES, cap_bytes // SEGMENTS_OF_CAP)
             events = Log(folder / "events", "events", segment_bytes=segment_bytes)
             samples = Log(folder / "samples", "samples", segment_bytes=segment_bytes)
-            return cls(_ident(folder / "id", is_new=events.is_new or samples.is_new), events, samples, cap_bytes, lock)
+            artifacts = Log(folder / "artifacts", "artifacts", segment_bytes=segment_bytes)
+            ident = _ident(folder / "id", is_new=events.is_new or samples.is_new)
+            return cls(ident, events, samples, artifacts, cap_bytes, lock)
         except OSError as error:
             os.close(lock)
             raise _unusable(folder, error) from None
 
     @property
+    def _logs(self) -> tuple[Log, Log, Log]:
+        return (self._events, self._artifacts, self._samples)
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes that wait on the disk."""
-        return self._events.bytes_waiting + self._samples.bytes_waiting
+        return sum(one.bytes_waiting for one in self._logs)
 
     @property
     def pending_events(self) -> int:
@@ -81,7 +89,7 @@ class Spool:
     @property
     def pending(self) -> int:
         """Records that the server has not acknowledged."""
-        return self._events.pending + self._samples.pending
+        return sum(one.pending for one in self._logs)
 
     @property
     def waiting(self) -> bool:
@@ -99,6 +107,13 @@ class Spool:
         self._on_event()
         return seq
 
+    def append_artifact(self, payload: bytes) -> int:
+        """Keeps an artifact; its number."""
+        seq = self._artifacts.append(payload)
+        self._keep_cap()
+        self._on_event()
+        return seq
+
     def append_sample(self, payload: bytes) -> int:
         """Keeps a sample; its number."""
         seq = self._samples.append(payload)
@@ -107,41 +122,43 @@ class Spool:
         return seq
 
     def next_batch(self, max_records: int, max_bytes: int) -> SpoolBatch:
-        """The oldest records, events before samples. The same ones again until they are acknowledged."""
-        events = self._events.read(max_records, max_bytes) if self._events.pending else []
-        left_records = max_records - len(events)
-        left_bytes = max_bytes - sum(len(payload) for _, payload in events)
-        samples = []
-        if self._samples.pending and left_records > 0 and left_bytes > 0:
-            samples = self._samples.read(left_records, left_bytes)
-        return SpoolBatch(tuple(events), tuple(samples))
+        """The oldest records: events, then artifacts, then samples. The same ones again until they are acknowledged."""
+        taken: dict[str, tuple[tuple[int, bytes], ...]] = {}
+        for one in (self._events, self._artifacts, self._samples):
+            found = one.read(max_records, max_bytes) if one.pending and max_records > 0 and max_bytes > 0 else []
+            max_records -= len(found)
+            max_bytes -= sum(len(payload) for _, payload in found)
+            taken[one.stream] = tuple(found)
+        return SpoolBatch(**taken)
 
-    def ack(self, *, events: int | None, samples: int | None) -> None:
+    def ack(self, *, events: int | None, samples: int | None, artifacts: int | None = None) -> None:
         """Forgets everything up to these numbers."""
         if events is not None:
             self._events.ack(events)
         if samples is not None:
             self._samples.ack(samples)
+        if artifacts is not None:
+            self._artifacts.ack(artifacts)
 
     def take_drops(self) -> list[Drop]:
         """What was given up since the last call."""
-        return [*self._events.take_drops(), *self._samples.take_drops()]
+        return [drop for one in self._logs for drop in one.take_drops()]
 
     async def sync(self) -> None:
-        """Asks the disk to keep the events that were written, off the event loop."""
-        if unsynced := self._events.take_unsynced():
+        """Asks the disk to keep the events and artifacts that were written, off the event loop."""
+        if unsynced := [*self._events.take_unsynced(), *self._artifacts.take_unsynced()]:
             await asyncio.to_thread(_sync, unsynced)
 
     def close(self) -> None:
         """Closes the files and frees the lock."""
-        self._events.close()
-        self._samples.close()
+        for one in self._logs:
+            one.close()
         os.close(self._lock)
 
     def _keep_cap(self) -> None:
-        while self._events.bytes_on_disk + self._samples.bytes_on_disk > self._cap_bytes:
+        while sum(one.bytes_on_disk for one in self._logs) > self._cap_bytes:
             reason = f"the spool reached its cap of {self._cap_bytes / 1e6:.3g} MB"
-            if not self._samples.drop_oldest(reason) and not self._events.drop_oldest(reason):
+            if not any(one.drop_oldest(reason) for one in (self._samples, self._artifacts, self._events)):
                 return
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from server.errors import StoreError
 from server.settings import Settings
+from server.store.artifacts import ArtifactTable
 from server.store.cpu import check_cpu
 from server.store.database import Database, open_embedded, open_remote
 from server.store.events import EventTable
@@ -20,6 +21,7 @@ class Store:
     database: Database
     events: EventTable
     samples: SampleTable
+    artifacts: ArtifactTable
 
     async def ping(self) -> None:
         """Raises StoreError when the store does not answer a trivial question."""
@@ -44,7 +46,7 @@ async def open_store(settings: Settings) -> Store:
     except BaseException:
         await database.close()
         raise
-    return Store(database, EventTable(database), SampleTable(database))
+    return Store(database, EventTable(database), SampleTable(database), ArtifactTable(database))
 
 
 async def _warm_up(database: Database) -> None:

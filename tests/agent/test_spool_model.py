@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from agent.spool import Spool
 
-STREAMS = ("events", "samples")
+STREAMS = ("events", "artifacts", "samples")
 ROOMY, TIGHT = 1024 * 1024, 1200
 PLACE = st.floats(0, 1, exclude_max=True)
 PAYLOADS = st.text(min_size=1, max_size=120).map(str.encode)
@@ -54,9 +54,13 @@ class SpoolModel(RuleBasedStateMachine):
 
     @rule(stream=st.sampled_from(STREAMS), payloads=st.lists(PAYLOADS, min_size=1, max_size=12))
     def append(self, stream: str, payloads: list[bytes]) -> None:
-        keep = self.spool.append_event if stream == "events" else self.spool.append_sample
+        keeps = {
+            "events": self.spool.append_event,
+            "artifacts": self.spool.append_artifact,
+            "samples": self.spool.append_sample,
+        }
         for payload in payloads:
-            seq = keep(payload)
+            seq = keeps[stream](payload)
             assert seq > self.used[stream], "a number was used twice"
             self.used[stream] = seq
             self.kept[stream][seq] = payload
@@ -66,7 +70,8 @@ class SpoolModel(RuleBasedStateMachine):
         batch = self.spool.next_batch(records, size)
         assert batch == self.spool.next_batch(records, size), "a batch changed though nothing happened"
         last: dict[str, int | None] = {}
-        for stream, sent in (("events", batch.events), ("samples", batch.samples)):
+        for stream in STREAMS:
+            sent = getattr(batch, stream)
             numbers = [seq for seq, _ in sent]
             assert numbers == sorted(set(numbers)), "order is not kept"
             last[stream] = numbers[-1] if numbers else None
