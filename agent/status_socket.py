@@ -30,9 +30,11 @@ class NoAgentError(RuntimeError):
 class StatusSocket:
     """Answers each connection with one document, made when it is asked for."""
 
-    def __init__(self, folder: Path, document: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, document: Callable[[], dict[str, Any]], *, within_s: float = WITHIN_S) -> None:
+        """A client has `within_s` to take its answer; of more than AT_ONCE clients the later ones get none."""
         self._path = folder / NAME
         self._document = document
+        self._within_s = within_s
         self._server: asyncio.Server | None = None
         self._free = asyncio.Semaphore(AT_ONCE)
 
@@ -43,7 +45,7 @@ class StatusSocket:
             self._server = await asyncio.start_unix_server(self._answer, self._path)
             self._path.chmod(0o600)
         except OSError as error:
-            return f"cannot be asked for its status: {self._path}: {error.strerror}"
+            return f"cannot be asked for its status: {self._path}: {error.strerror or error}"
         return None
 
     async def close(self) -> None:
@@ -56,13 +58,15 @@ class StatusSocket:
         try:
             if self._free.locked() or not _may_ask(writer.get_extra_info("socket")):
                 return
-            async with self._free, asyncio.timeout(WITHIN_S):
+            async with self._free, asyncio.timeout(self._within_s):
                 writer.write(orjson.dumps(self._document()))
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, OSError) as error:
-            log.info("a client that asked for the status went away (%s)", error or type(error).__name__)
+            log.info("a client that asked for the status did not take the answer (%s)", str(error) or "no time left")
+            writer.transport.abort()
         finally:
-            writer.transport.abort() if _is_stuck(writer) else writer.close()
+            writer.close()
 
 
 def ask(folder: Path) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def ask(folder: Path) -> dict[str, Any]:
         try:
             asking.connect(str(path))
             raw = _all_of(asking)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise NoAgentError(
                 f"no agent answers at {path}. Is it running? Start it: sudo systemctl start reflexd, or sudo ./reflex up. "
                 "An agent with another state_dir is asked with --state-dir. Without one: reflexd status --look"
@@ -82,10 +86,7 @@ def ask(folder: Path) -> dict[str, Any]:
             raise NoAgentError(f"{path} may be asked by root and the agent's own user only; run it with sudo") from None
         except OSError as error:
             raise NoAgentError(f"the agent at {path} does not answer: {error}") from None
-    if not raw:
-        raise NoAgentError(f"the agent at {path} gives no answer: it answers root and its own user, {AT_ONCE} at once")
-    document: dict[str, Any] = orjson.loads(raw)
-    return document
+    return _document_of(raw, path)
 
 
 def _all_of(asking: socket.socket) -> bytes:
@@ -95,11 +96,21 @@ def _all_of(asking: socket.socket) -> bytes:
     return bytes(pieces)
 
 
+def _document_of(raw: bytes, path: Path) -> dict[str, Any]:
+    if not raw:
+        raise NoAgentError(
+            f"the agent at {path} gives no answer: it answers root and its own user, {AT_ONCE} at once; its log may say more"
+        )
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise NoAgentError(f"the agent at {path} broke off after {len(raw)} bytes; ask again") from None
+    if not isinstance(document, dict):
+        raise NoAgentError(f"what answers at {path} is no agent of Reflex")
+    return document
+
+
 def _may_ask(connection: Any) -> bool:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _pid, uid, _gid = _CREDENTIALS.unpack(raw)
     return uid in (0, os.geteuid())
-
-
-def _is_stuck(writer: asyncio.StreamWriter) -> bool:
-    return writer.transport.get_write_buffer_size() > 0
