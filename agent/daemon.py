@@ -233,7 +233,7 @@ class Daemon:
             self._rollup,
             self._watcher,
             stacks,
-            Snapshots(self._procfs, stacks, settings.state_dir / SNAPSHOTS_FOLDER),
+            Snapshots(self._procfs, stacks, settings.state_dir / SNAPSHOTS_FOLDER, self._reporter.artifact),
             self._reporter,
             self._readings_reporter,
             self._clock,

@@ -26,6 +26,33 @@ _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
 _DEAD_STATES = frozenset("ZXx")
 _INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # PROC_PID_INIT_INO, PROC_USER_INIT_INO
 _AWAITED_INODE = re.compile(r" ino:([0-9a-f]+) ")
+_STAT_FIGURES = {"minor_faults": 7, "major_faults": 9}
+_STAT_TIMES = {"user_ms": 11, "system_ms": 12}
+_STATUS_FIGURES = {
+    "VmSize": "virtual_bytes",
+    "VmHWM": "peak_rss_bytes",
+    "VmRSS": "rss_bytes",
+    "RssAnon": "rss_anon_bytes",
+    "RssFile": "rss_file_bytes",
+    "RssShmem": "rss_shmem_bytes",
+    "VmSwap": "swap_bytes",
+    "Threads": "threads",
+    "voluntary_ctxt_switches": "ctx_voluntary",
+    "nonvoluntary_ctxt_switches": "ctx_involuntary",
+}
+_CGROUP_FIGURES = {
+    1: {"total_rss": "anon", "total_cache": "cache", "total_shmem": "shmem", "total_inactive_file": "inactive_file"},
+    2: {
+        "anon": "anon",
+        "file": "cache",
+        "shmem": "shmem",
+        "inactive_file": "inactive_file",
+        "kernel": "kernel",
+        "sock": "sockets",
+    },
+}
+"""Names in memory.stat by version of the cgroup, and what a snapshot calls them."""
+
 _GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
 
 
@@ -93,14 +120,6 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
-    """A part of a process's memory by its name: a file, `[heap]`, `(anonymous)`; resident bytes."""
-
-    name: str
-    rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Remains:
     """What /proc shows of a process that ends or has ended: `is_dead` from the moment on when its parent may reap it."""
 
@@ -165,6 +184,12 @@ class MemoryCgroups:
                 return int(value)
         return 0
 
+    def figures(self, path: str) -> dict[str, int]:
+        """What the cgroup's memory is made of, in bytes by name; nothing when it is gone."""
+        names = _CGROUP_FIGURES[self.version]
+        pairs = (line.split() for line in self._text_of(path, "memory.stat").splitlines())
+        return {f"{names[key]}_bytes": int(value) for key, value in pairs if key in names}
+
     def _text_of(self, path: str, name: str) -> str:
         folder = self._folder(path)
         return "" if folder is None else _text(folder / name).strip()
@@ -202,19 +227,25 @@ class ProcFs:
             return None
         return int(sizes["MemTotal:"]) * 1024, int(sizes["MemAvailable:"]) * 1024
 
-    def largest_mappings(self, pid: int, most: int) -> tuple[Mapping, ...]:
-        """Where the process's memory lies, by name, the largest first. Dear: the kernel walks all its page tables."""
-        sizes: dict[str, int] = {}
-        name = ""
-        for line in self._read(pid, "smaps").splitlines():
-            first, _, rest = line.partition(" ")
-            if first == "Rss:":
-                sizes[name] = sizes.get(name, 0) + int(rest.split()[0]) * 1024
-            elif not first.endswith(":"):
-                fields = rest.split(maxsplit=4)
-                name = fields[4] if len(fields) > 4 else "(anonymous)"
-        largest = sorted(sizes.items(), key=lambda item: -item[1])[:most]
-        return tuple(Mapping(name, size) for name, size in largest if size)
+    def smaps(self, pid: int) -> str:
+        """Every mapping of the process with its sizes; nothing when it is gone. Dear: the kernel walks all its page tables."""
+        return self._read(pid, "smaps")
+
+    def figures(self, pid: int) -> dict[str, int]:
+        """Numbers of the process by name, with units: memory, threads, open files, CPU, faults, switches; none when it is gone."""
+        fields, status = self._stat(pid), self._read(pid, "status")
+        if fields is None or not status:
+            return {}
+        numbers = fields[1]
+        found = {name: int(numbers[place]) for name, place in _STAT_FIGURES.items()}
+        found |= {name: int(numbers[place]) * 1000 // TICKS_PER_SECOND for name, place in _STAT_TIMES.items()}
+        for line in status.splitlines():
+            key, _, rest = line.partition(":")
+            if (name := _STATUS_FIGURES.get(key)) is not None:
+                amount, *unit = rest.split()
+                found[name] = int(amount) * (1024 if unit == ["kB"] else 1)
+        files = self.descriptors(pid)
+        return found if files is None else {**found, "open_files": files}
 
     def descriptors(self, pid: int) -> int | None:
         """How many files the process has open."""

@@ -279,6 +279,8 @@ class Rollup:
         attrs = sentences.exit_attrs(record, certificate)
         attrs["was_ready"] = worker.ready_us is not None
         attrs |= worker.health.attrs_at_death()
+        if not certificate.expected:
+            attrs |= _artifact(worker)
         event = self._event(
             at_us,
             "worker.exited",
@@ -302,7 +304,7 @@ class Rollup:
             worker=worker,
             cause=worker.health.leaking_event,
             evidence=(*sentences.oom_evidence(marked.record), *_kept(worker)),
-            attrs={"death": "kernel_oom", **sentences.oom_attrs(marked.record)},
+            attrs={"death": "kernel_oom", **sentences.oom_attrs(marked.record), **_artifact(worker)},
         )
 
     def _process_oom(self, record: OomRecord, at_us: int, service: Service | None, *, confirmed: bool) -> Event:
@@ -359,7 +361,7 @@ class Rollup:
         return [event]
 
     def _stuck(self, worker: Worker, record: SignalRecord, at_us: int, heartbeat_age_s: float | None) -> list[Event]:
-        attrs = _timeout(worker.service)
+        attrs = _timeout(worker.service) | _artifact(worker)
         if heartbeat_age_s is not None:
             attrs["heartbeat_age_s"] = round(heartbeat_age_s, 3)
         event = self._event(
@@ -450,7 +452,12 @@ def _kept(worker: Worker) -> tuple[Evidence, ...]:
     if kept is None:
         return ()
     was_in = f"it was in {kept.where}; " if kept.where else ""
-    return (Evidence("snapshot", f"{was_in}event {kept.event}, {kept.path} on the host"),)
+    return (Evidence("snapshot", f"{was_in}artifact {kept.event}, {kept.path} on the host"),)
+
+
+def _artifact(worker: Worker) -> dict[str, Scalar]:
+    kept = worker.health.snapshot
+    return {} if kept is None else {"artifact": kept.event}
 
 
 def _signs(service: Service) -> Signs:
