@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ctl.access import find_access
+from ctl.artifact import print_artifact
 from ctl.chain import print_chain
 from ctl.client import connect
 from ctl.follow import Follower
@@ -14,10 +15,12 @@ from ctl.timeline import TimelinePrinter, print_timeline, question_of
 
 
 async def ask(options: argparse.Namespace, screen: Screen) -> None:
-    """Runs `timeline`, `chain` or `hosts`; raises CtlError."""
+    """Runs `timeline`, `chain`, `artifact` or `hosts`; raises CtlError."""
     async with connect(find_access(), insecure=options.insecure) as client:
         if options.command == "chain":
             await print_chain(client, options.id, screen, as_json=options.json)
+        elif options.command == "artifact":
+            await print_artifact(client, options.id, screen, as_json=options.json)
         elif options.command == "hosts":
             await print_hosts(client, screen, as_json=options.json)
         else:

@@ -21,6 +21,7 @@ reflexctl shows what reflex-server knows of your hosts: what happened, why, and 
   reflexctl timeline --since 1h                what happened
   reflexctl timeline --follow                  what happens
   reflexctl chain 3f9a2b1c                     why it happened, and what came of it
+  reflexctl artifact 3f9a2b1c                  what a worker was doing before it was killed
   reflexctl hosts                              is everybody watched, and by which means
 """
 EXITS = """\
@@ -48,6 +49,13 @@ the time in between and the evidence for it.
   reflexctl chain 3f9a2b1c                               the last digits, as the timeline shows them
   reflexctl chain 019a1b2c-0000-7000-8000-00003f9a2b1c   the whole id works for events of any age
   reflexctl chain 3f9a2b1c --json | jq '.links[].gap_us'
+"""
+ARTIFACT = """\
+Shows what an event names by its attribute `artifact` because it is too long for it: the snapshot of a worker that came near
+to its memory limit or its timeout, with the calls of its threads and what its memory held.
+
+  reflexctl artifact 3f9a2b1c                            the last digits of the event, be it the snapshot or the kill
+  reflexctl artifact 3f9a2b1c --json | jq '.content.memory.bytes_by_kind'
 """
 HOSTS = """\
 Shows each host: whether its agent is heard, what the agent costs, what it lost, how it hears each signal of the kernel and
@@ -103,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "id", metavar="ID", help="an event's id, or at least 4 of its first or last digits if it is recent"
     )
     _common_options(chain)
+    artifact = add("artifact", "what a worker was doing before it was killed", ARTIFACT)
+    artifact.add_argument("id", metavar="ID", help="an artifact's id, or that of an event that names one")
+    _common_options(artifact)
     _common_options(add("hosts", "every host with its agent, probes and services", HOSTS))
     login = add("login", "keep the server's address and a token", LOGIN)
     login.add_argument(
