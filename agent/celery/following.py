@@ -53,14 +53,23 @@ class Following:
         self._hosts = frozenset({host, os.uname().nodename})
         self._new_watch = new_watch
         self._searches: dict[Ident, _Search] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: dict[object, ThreadPoolExecutor] = {}
         self.nodes: dict[Ident, Node] = {}
         self.brokers: dict[str, BrokerState] = {}
 
     async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Does something that waits for a broker, after all that was asked for before."""
-        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="brokers")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        """Does something that waits for a broker, after all that was asked of the same before.
+
+        Each broker's session has a thread of its own: one that does not answer keeps no other waiting.
+        """
+        owner = getattr(work, "__self__", None)
+        if owner not in self._threads:
+            self._threads[owner] = ThreadPoolExecutor(1, thread_name_prefix="broker")
+        return await asyncio.get_running_loop().run_in_executor(self._threads[owner], lambda: work(*args, **kwargs))
+
+    async def _close(self, session: Session) -> None:
+        await self.run(session.close)
+        self._threads.pop(session).shutdown(wait=False)
 
     async def refresh(self) -> None:
         """Takes in services that are new, lets go of those that are gone."""
@@ -107,10 +116,10 @@ class Following:
     async def stop(self) -> None:
         """Takes leave of the brokers, as far as they answer in time."""
         for broker in self.brokers.values():
-            await self.run(broker.session.close)
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
+            await self._close(broker.session)
+        for thread in self._threads.values():
+            thread.shutdown(wait=False)
+        self._threads.clear()
 
     async def _begin(self, ident: Ident, service: Service) -> None:
         """Follows a service whose broker is known, or can be found among its connections."""
@@ -135,7 +144,7 @@ class Following:
             self.brokers[url].wanted_s = time.monotonic()
         let_go = time.monotonic() - LINGER_S
         for url in [url for url, broker in self.brokers.items() if broker.wanted_s < let_go]:
-            await self.run(self.brokers.pop(url).session.close)
+            await self._close(self.brokers.pop(url).session)
 
     def _refresh_pids(self, node: Node) -> None:
         alive = {node.service.master_pid, *node.service.workers}
