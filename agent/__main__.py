@@ -13,6 +13,7 @@ from agent import __version__
 from agent.settings import Settings, SettingsError, add_arguments, load_settings
 
 MAX_PROBE_SECONDS = 3600
+SHORTEST_PAUSE_S = 0.2
 PRIVATE = 0o077
 """Files of the agent are its own; whoever it starts for others sets another mask."""
 
@@ -25,13 +26,15 @@ Examples:
   reflexd probes --seconds 10     with records, losses and ns/event of ten seconds
   reflexd probes --json
   reflexd status            services, workers, queues and the last deaths, asked of the running agent
-  reflexd status --watch    the same, live
+  reflexd status --watch    the same, live, until Ctrl-C
+  reflexd status --json     for scripts; with --watch one document a line
 
 Settings come from, each over the one before: defaults, /etc/reflex/reflexd.toml, REFLEXD_* in the
 environment, the command line. docs/settings.md lists them.
 
-Exit codes: 0 fine; 1 probes: a signal is not heard as well as it could be, status: something is wrong;
-2 wrong usage or settings; 3 the agent cannot run, or status: none answers; the message says why.
+Exit codes: 0 fine; 1 probes: a signal is not heard as well as it could be, status: something is wrong, or
+--service fits nothing; 2 wrong usage or settings; 3 the agent cannot run, or status: none answers; the
+message says why. Ctrl-C ends --watch with 0.
 """
 
 
@@ -71,9 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     status = commands.add_parser("status", help="what this host's services look like now, the troubles first")
     status.add_argument("--json", action="store_true", help="print JSON; docs/status.md names the keys")
-    status.add_argument("--watch", nargs="?", type=_seconds, const=1.0, metavar="N", help="again every N seconds (1)")
+    status.add_argument("--watch", nargs="?", type=_pause, const=1.0, metavar="N", help="again every N seconds (1)")
     status.add_argument("--service", metavar="NAME", help="only services whose name contains NAME")
-    status.add_argument("--look", action="store_true", help="without a running agent: one look of its own into /proc")
+    status.add_argument(
+        "--look", action="store_true", help="without a running agent: one look of its own at the processes"
+    )
     for command in (run, probes, status):
         add_arguments(command)
     return parser
@@ -115,6 +120,13 @@ def _status(settings: Settings, options: argparse.Namespace) -> int:
     from agent import status_command
 
     return status_command.run(settings, options)
+
+
+def _pause(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < SHORTEST_PAUSE_S:
+        raise argparse.ArgumentTypeError(f"must be {SHORTEST_PAUSE_S:g} s or more, not {text!r}")
+    return seconds
 
 
 def _seconds(text: str) -> float:

@@ -42,7 +42,8 @@ from agent.shedding import SheddableReporter, Shedding
 from agent.snapshots import Snapshots
 from agent.spool import Spool, SpoolError
 from agent.stacks import Stacks
-from agent.status import LastDeaths, Look, document
+from agent.status import Look, document, settings_for_server
+from agent.status_past import Past
 from agent.status_socket import StatusSocket
 from agent.watcher import Watcher
 
@@ -110,7 +111,9 @@ class Daemon:
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         self._stacks = Stacks(self._procfs)
         self._health = self._new_health()
-        self._deaths = LastDeaths()
+        self._past = Past()
+        for reporter in (self._reporter, self._queue_reporter, self._readings_reporter):
+            reporter.notice = self._past.notice
         self._status_socket = StatusSocket(settings.state_dir, self.document)
         self._celery = CeleryBeat(
             self._procfs,
@@ -157,7 +160,8 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What the server is told about this agent with every batch; docs/api.md names the fields."""
-        counts = self._kernel.counts()
+        counts, services = self._kernel.counts(), self._rollup.services.values()
+        processes = len(services) + sum(len(service.workers) for service in services)
         return {
             "version": __version__,
             "kernel": platform.release(),
@@ -170,7 +174,7 @@ class Daemon:
             "records": {name: count.sent for name, count in counts.items()},
             "lost": {name: count.lost for name, count in counts.items()},
             "probes": [row(probe, self._figures.get(probe.signal)) for probe in self._kernel.probes],
-            "services": [_service_status(service) for service in self._rollup.services.values()],
+            "services": [_service_status(service, processes) for service in services],
         }
 
     def document(self) -> dict[str, Any]:
@@ -180,20 +184,23 @@ class Daemon:
             version=__version__,
             now_us=self._clock.now_us(),
             now_s=self._clock.monotonic_ns() / 1e9,
+            boot_s=float(self._clock.boot_second()),
             services=list(self._rollup.services.values()),
             queues=self._queues.latest(),
             saturated=self._queues.saturated(),
             memory=self._readings.memory(),
+            read_s=self._readings.read_s,
             celery=self._celery.status(),
             probes=[row(probe, self._figures.get(probe.signal)) for probe in self._kernel.probes],
             link={
                 "url": self._settings.server_url,
+                "connected": self._link.connected,
                 "trouble": self._link.trouble or None,
                 "spool_bytes": self._spool.pending_bytes,
             },
             judgements=self._health.judgements,
         )
-        return document(look, self._deaths)
+        return document(look, self._past)
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
@@ -310,7 +317,6 @@ class Daemon:
         self._reporter.events(events)
         self._celery.notice(events)
         self._health.notice(events)
-        self._deaths.notice(events)
         if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
             self._booting.set()
 
@@ -416,7 +422,7 @@ class Daemon:
         self._spool.close()
 
 
-def _service_status(service: Service) -> dict[str, Any]:
+def _service_status(service: Service, processes: int) -> dict[str, Any]:
     home = home_of(service.cgroup)
     return {
         "name": service.name,
@@ -425,6 +431,7 @@ def _service_status(service: Service) -> dict[str, Any]:
         "unit": home.unit,
         "container": home.container,
         "listeners": list(dict.fromkeys(listener.address for listener in service.listeners)),
+        **settings_for_server(service, processes),
         "workers": [
             {
                 "slot": worker.ref.slot,

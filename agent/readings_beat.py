@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PERIOD_S = PULSE_S = 1.0
 SHARES_EVERY_READINGS = 30
+SHARES_HOLD = 0.1
 IDLE_CPU_PERCENT = 0.15
 APART_S = 0.3
 """What is shared is looked at in a thread; with all beats that the pulse has woken it would fight for the interpreter."""
@@ -60,7 +61,8 @@ class _Watched:
     subject: str
     told: Told
     worker: Worker | None = None
-    pss_bytes: int | None = None
+    shares: Shares | None = None
+    shares_anon_bytes: int | None = None
     reading: Reading | None = None
 
 
@@ -76,6 +78,8 @@ class ReadingsBeat:
         self._kernel = kernel
         self._reporter = reporter
         self._clock = clock
+        self.read_s: float | None = None
+        """When processes were read last, in s of the monotonic clock."""
         self._watched: dict[Ident, _Watched] = {}
         self._unmet: dict[Ident, Moved] = {}
         self._follower = Follower()
@@ -98,21 +102,16 @@ class ReadingsBeat:
                 await self.look_at_shares()
 
     def memory(self) -> dict[tuple[int, int], Memory]:
-        """What every process holds, by pid and start in ticks: PSS where it was looked at, else anonymous memory."""
-        found = {}
-        for (pid, start_ns), one in self._watched.items():
-            anon = None if one.reading is None else one.reading.anon_bytes
-            if one.pss_bytes is not None:
-                found[pid, start_ns // NS_PER_TICK] = Memory(one.pss_bytes, "pss")
-            elif anon is not None:
-                found[pid, start_ns // NS_PER_TICK] = Memory(anon, "anon")
-        return found
+        """What every process holds, by pid and start in ticks: PSS while the last look holds, else anonymous memory."""
+        held = {(pid, start_ns // NS_PER_TICK): _held(one) for (pid, start_ns), one in self._watched.items()}
+        return {ident: memory for ident, memory in held.items() if memory is not None}
 
     def tick(self) -> None:
         """Reads every process once and tells what moved."""
         now_us = self._clock.now_us()
         moved = self._unmet | {(one.now.pid, one.now.start_ns): one for one in self._read()}
         self._unmet = {}
+        self.read_s = self._clock.monotonic_ns() / 1e9
         rows: list[Row] = []
         for ident, reading in moved.items():
             one = self._watched.get(ident) or self._meet(reading.now)
@@ -136,7 +135,8 @@ class ReadingsBeat:
         for ident, shares in await asyncio.to_thread(self._shares, rss):
             one = self._watched.get(ident)
             if one is not None:
-                one.pss_bytes = shares.pss_bytes
+                one.shares = shares
+                one.shares_anon_bytes = None if one.reading is None else one.reading.anon_bytes
                 rows.append(("worker.pss_bytes", shares.pss_bytes, one.service, one.subject))
                 rows.append(("worker.uss_bytes", shares.uss_bytes, one.service, one.subject))
         self._reporter.samples(now_us, rows)
@@ -204,6 +204,20 @@ def _has_done_something(values: Sequence[float | None]) -> bool:
     """Whether a reading is of more than a beating heart; one that is handed over to renew what is told may not be."""
     cpu_percent = values[FIRST_RATE]
     return cpu_percent is None or cpu_percent >= IDLE_CPU_PERCENT
+
+
+def _held(one: _Watched) -> Memory | None:
+    anon = None if one.reading is None else one.reading.anon_bytes
+    if one.shares is not None and _still_holds(anon, one.shares_anon_bytes):
+        return Memory(one.shares.pss_bytes, "pss", one.shares.uss_bytes)
+    return None if anon is None else Memory(anon, "anon")
+
+
+def _still_holds(anon_bytes: int | None, then_bytes: int | None) -> bool:
+    """Looks at shares are rare: one that a process has outgrown since tells less than its anonymous memory of now."""
+    if anon_bytes is None or then_bytes is None:
+        return True
+    return abs(anon_bytes - then_bytes) <= SHARES_HOLD * then_bytes
 
 
 def _own_bytes(reading: Reading) -> int | None:

@@ -5,23 +5,23 @@ docs/status.md names every key. What is not known is null, never 0.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.deaths import DEATHS
 from agent.identity import home_of
 from agent.queues import QueueSecond
 from agent.service import Service, Worker
-from agent.wire import Event
-from agent.words import size, span
+from agent.status_past import Past
+from agent.status_troubles import TICKS_PER_S, Now, state_of, troubles
 
-DEATHS_KEPT = 10
-DEATHS_COUNTED = 2000
-RESTARTS_WITHIN_US = 3_600_000_000
+VERSION = 1
+"""Of the document: a command of another one cannot show it."""
+
 QUIET_AFTER_S = 5.0
-_EXPECTED = frozenset({"clean_exit", "recycled", "stopped_by_master", "stopped_by_manager", "ended_with_master"})
+APP_CHARS = 200
+TELLS_SETTINGS_UP_TO = 300
+"""Masters and workers of a host: of more the server is told no settings, because what it is told has a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,200 +30,144 @@ class Memory:
 
     amount_bytes: int
     of: str
+    uss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the document is made of. Times of the monotonic clock in s, of the wall clock in us."""
+    """What the document is made of.
+
+    `now_us` is of the wall clock, `now_s` and `read_s` (of the latest readings) of the monotonic clock, `boot_s` of
+    the boot clock. `saturated` names queues by service and address, `memory` processes by pid and start in ticks.
+    """
 
     host: str
     version: str
     now_us: int
     now_s: float
+    boot_s: float
     services: Sequence[Service]
     queues: Mapping[tuple[str, str], QueueSecond]
     saturated: frozenset[tuple[str, str]]
     memory: Mapping[tuple[int, int], Memory]
+    read_s: float | None
     celery: Sequence[Mapping[str, Any]]
     probes: Sequence[Mapping[str, Any]]
     link: Mapping[str, Any]
     source: str = "agent"
-    judgements: int = 0
+    judgements: int | None = None
 
 
-class LastDeaths:
-    """The last ends of masters and workers, bounded; fed with every event."""
-
-    def __init__(self) -> None:
-        self._all: deque[Event] = deque(maxlen=DEATHS_COUNTED)
-
-    def notice(self, events: Iterable[Event]) -> None:
-        """Takes note of ends."""
-        self._all.extend(event for event in events if event.kind in ("worker.exited", "service.stopped"))
-
-    def latest(self) -> list[dict[str, Any]]:
-        """The last DEATHS_KEPT that nobody wanted, newest first; of the others as many as there is room for."""
-        unasked = [event for event in self._all if event.attrs.get("death") not in _EXPECTED]
-        return [_death(event) for event in reversed(unasked[-DEATHS_KEPT:])]
-
-    def restarts(self, service: str, slot: int, now_us: int) -> int:
-        """How many workers of a lane ended within the last hour."""
-        since_us = now_us - RESTARTS_WITHIN_US
-        return sum(
-            event.service == service
-            and event.worker is not None
-            and event.worker.slot == slot
-            and event.ts_us > since_us
-            for event in self._all
-        )
-
-
-def document(look: Look, deaths: LastDeaths) -> dict[str, Any]:
+def document(look: Look, past: Past) -> dict[str, Any]:
     """The whole."""
-    services = [_service(service, look, deaths) for service in sorted(look.services, key=lambda one: one.name)]
+    now = Now(look.now_us, look.boot_s, look.services, look.saturated, look.celery, look.probes, look.link)
+    ended = past.ended_last_hour(look.now_us)
+    services = sorted(look.services, key=lambda one: (one.name, one.master_pid))
     return {
+        "document": VERSION,
         "source": look.source,
         "host": look.host,
         "version": look.version,
         "now_us": look.now_us,
-        "troubles": [*_troubles(look), *_told(look)],
-        "services": services,
+        "troubles": [{"service": one.service, "text": one.text} for one in troubles(now, past)],
+        "services": [_service(service, look, ended) for service in services],
         "judgements": look.judgements,
-        "deaths": deaths.latest(),
+        "deaths": past.deaths(),
+        "events": past.notable(),
         "probes": [dict(probe) for probe in look.probes],
         "server": dict(look.link),
     }
 
 
-def _service(service: Service, look: Look, deaths: LastDeaths) -> dict[str, Any]:
-    home, settings = home_of(service.cgroup), service.settings
+def settings_for_server(service: Service, processes: int) -> dict[str, Any]:
+    """Release and known settings, as docs/api.md has them; none on a host with very many masters and workers."""
+    if processes > TELLS_SETTINGS_UP_TO:
+        return {}
+    known = {name: value for name, value in _settings(service).items() if value is not None}
+    return {"release": service.release, "settings": known}
+
+
+def _service(service: Service, look: Look, ended: Mapping[tuple[str, int], int]) -> dict[str, Any]:
+    home = home_of(service.cgroup)
     celery = next((dict(one) for one in look.celery if one["master_pid"] == service.master_pid), None)
+    is_alive = service.stopped_event is None
     return {
         "name": service.name,
         "kind": service.kind,
         "release": service.release,
         "master_pid": service.master_pid,
+        "master_age_s": round(look.boot_s - service.start_ticks / TICKS_PER_S, 1) if is_alive else None,
         "unit": home.unit or None,
         "container": home.container or None,
         "folder": service.folder or None,
-        "settings": {
-            "app": settings.app,
-            "workers": settings.workers,
-            "threads": settings.threads,
-            "worker_class": settings.worker_class,
-            "timeout_s": service.timeout_s,
-            "max_requests": settings.max_requests,
-            "preload": settings.preload,
-        },
+        "settings": _settings(service),
         "listeners": [_listener(service.name, address, look) for address in _addresses(service)],
         "workers": [
-            _worker(worker, look, deaths) for worker in sorted(service.workers.values(), key=lambda one: one.ref.slot)
+            _worker(worker, look, ended) for worker in sorted(service.workers.values(), key=lambda one: one.ref.slot)
         ],
         "celery": celery,
     }
 
 
+def _settings(service: Service) -> dict[str, Any]:
+    settings = service.settings
+    return {
+        "app": None if settings.app is None else settings.app[:APP_CHARS],
+        "workers": settings.workers,
+        "threads": settings.threads,
+        "worker_class": settings.worker_class,
+        "timeout_s": service.timeout_s,
+        "max_requests": settings.max_requests,
+        "preload": settings.preload,
+    }
+
+
 def _listener(service: str, address: str, look: Look) -> dict[str, Any]:
-    second = look.queues.get((service, address))
+    second = look.queues.get((service, address)) or QueueSecond()
     return {
         "address": address,
-        "depth": None if second is None else second.depth,
-        "limit": None if second is None else second.limit,
-        "arrivals": None if second is None else second.arrivals,
-        "turned_away": None if second is None else second.turned_away,
+        "depth": second.depth,
+        "limit": second.limit,
+        "arrivals": second.arrivals,
+        "turned_away": second.turned_away,
+        "blocked": second.blocked,
         "saturated": (service, address) in look.saturated,
     }
 
 
-def _worker(worker: Worker, look: Look, deaths: LastDeaths) -> dict[str, Any]:
+def _worker(worker: Worker, look: Look, ended: Mapping[tuple[str, int], int]) -> dict[str, Any]:
     health, ref = worker.health, worker.ref
     memory = look.memory.get((ref.pid, ref.start_ticks))
-    is_quiet = health.moved_s is None or look.now_s - health.moved_s > QUIET_AFTER_S
     return {
         "slot": ref.slot,
         "generation": ref.generation,
         "pid": ref.pid,
         "start_ticks": ref.start_ticks,
         "release": worker.release,
-        "state": _state(worker),
+        "state": state_of(worker),
         "age_s": round((look.now_us - worker.started_us) / 1e6, 1),
         "request_age_s": None if health.request_age_s is None else round(health.request_age_s, 1),
-        "cpu_percent": (0.0 if memory is not None else None) if is_quiet else health.cpu_percent,
+        "cpu_percent": _cpu_percent(worker, look, is_read=memory is not None),
         "memory_bytes": None if memory is None else memory.amount_bytes,
         "memory_of": None if memory is None else memory.of,
+        "uss_bytes": None if memory is None else memory.uss_bytes,
         "leak_bytes_per_s": None if health.leak is None else round(health.leak.slope),
         "memory_time_left_s": None if health.time_left_s is None else round(health.time_left_s),
-        "ended_last_hour": deaths.restarts(worker.service.name, ref.slot, look.now_us),
+        "snapshot": None if health.snapshot is None else health.snapshot.path,
+        "ended_last_hour": ended.get((worker.service.name, ref.slot), 0),
     }
 
 
-def _state(worker: Worker) -> str:
-    health = worker.health
-    if worker.ready_us is None:
-        return "boot hung" if health.boot_hung_event is not None else "booting"
-    if worker.stuck_event is not None or health.blocked_event is not None:
-        return "stuck"
-    if health.leaking_event is not None:
-        return "leaking"
-    return health.state if health.state != "unknown" else "ready"
+def _cpu_percent(worker: Worker, look: Look, *, is_read: bool) -> float | None:
+    """Whoever is read and hands nothing over uses next to none; without a fresh reading nothing is known."""
+    if look.read_s is None or look.now_s - look.read_s > QUIET_AFTER_S:
+        return None
+    moved_s = worker.health.moved_s
+    if moved_s is None or look.now_s - moved_s > QUIET_AFTER_S:
+        return 0.0 if is_read else None
+    cpu_percent = worker.health.cpu_percent
+    return None if cpu_percent is None else round(cpu_percent, 1)
 
 
 def _addresses(service: Service) -> list[str]:
     return list(dict.fromkeys(listener.address for listener in service.listeners))
-
-
-def _troubles(look: Look) -> Iterable[str]:
-    """What is wrong now, a sentence each, the worst first."""
-    words = {"stuck": "is stuck", "boot hung": "hangs while it boots", "leaking": "leaks"}
-    for service in look.services:
-        if service.stopped_event is not None:
-            yield f"{service.name}: its master has ended, {len(service.workers)} of its workers are still there."
-        wanted = service.settings.workers
-        if not service.workers and wanted is not None and wanted > 1 and service.kind != "celery":
-            yield f"{service.name}: none of its {wanted} workers is there."
-        for worker in service.workers.values():
-            state = _state(worker)
-            if state in words:
-                left_s = worker.health.time_left_s
-                left = f"; its memory is full in {span(left_s)}" if state == "leaking" and left_s is not None else ""
-                yield f"{service.name}: worker {worker.ref.slot} (pid {worker.ref.pid}) {words[state]}{left}."
-        for address in _addresses(service):
-            if (service.name, address) in look.saturated:
-                yield f"{service.name}: the accept queue of {address} is full: clients wait or are turned away."
-
-
-def _told(look: Look) -> Iterable[str]:
-    """Celery's troubles, and the agent's own."""
-    for one in look.celery:
-        name = one["service"]
-        if one["trouble"] and one["broker"]:
-            yield f"{name}: its broker {one['broker']} cannot be asked: {one['trouble']}."
-        for queue in one["queues"]:
-            if queue["silent"]:
-                yield f"{name}: it is alive and does not consume queue {queue['name']}, in which {queue['length']} tasks wait."
-            elif queue["backlog"]:
-                yield f"{name}: queue {queue['name']} grows faster than it is consumed; {queue['length']} tasks wait."
-        for task in one["active"] or ():
-            if task["stuck"]:
-                yield f"{name}: task {task['name']} is stuck in pid {task['pid']} since {span(task['age_s'] or 0)}."
-    for probe in look.probes:
-        if probe["state"] == "off":
-            yield f"The agent does not hear {probe['signal']}: {probe['reason']}."
-    waiting = look.link.get("spool_bytes")
-    if look.link.get("trouble"):
-        held = f"; {size(waiting)} wait in its spool" if waiting else ""
-        yield f"The agent cannot reach {look.link['url']}: {look.link['trouble']}{held}."
-
-
-def _death(event: Event) -> dict[str, Any]:
-    death = str(event.attrs.get("death"))
-    return {
-        "ts_us": event.ts_us,
-        "event": event.id,
-        "service": event.service,
-        "slot": None if event.worker is None else event.worker.slot,
-        "pid": None if event.worker is None else event.worker.pid,
-        "death": death,
-        "meaning": DEATHS.get(death),
-        "text": event.text,
-    }

@@ -1,200 +1,155 @@
-"""The status as people read it: what is wrong first, then services, lanes, queues and the last deaths."""
+"""The status as people read it: what is wrong first, in words; then services, lanes and queues; then what happened lately."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agent.words import size, span
+from agent.status_tables import brief_table, celery_lines, listener_lines, service_lines, workers_table
+
+Document = Mapping[str, Any]
 
 NARROW = 100
-_STATES = {
-    "busy": "green",
-    "idle": "dim",
-    "ready": "green",
-    "booting": "yellow",
-    "leaking": "yellow",
-    "stuck": "bold red",
-    "boot hung": "bold red",
-}
-_UNKNOWN = "-"
+LATELY = 5
+SCREENS = 4
+"""A page that is printed once may be so many screens long before healthy services take one line each."""
+
+_HINT = "One that starts now shows up here within a second. What Reflex does not recognise by its command line can be named in /etc/reflex/services.toml (docs/services.md)."
 
 
-def render(status: Mapping[str, Any], width: int) -> RenderableType:
-    """The whole page for a terminal of this width."""
-    parts: list[RenderableType] = [*_head(status)]
-    if status["source"] == "look" and not status["troubles"]:
-        parts.append(
-            Text("One look into /proc, no agent was asked: deaths, queues and health are not known.", "yellow")
-        )
-    else:
-        parts += _troubles(status["troubles"])
-    for service in status["services"]:
-        parts += ["", _service_line(service), *_listener_lines(service)]
+def render(status: Document, width: int, rows: int | None = None) -> RenderableType:
+    """The whole page for a terminal of this width; healthy services take one line each if it would have more rows."""
+    status = _clean(status)
+    return Group(*_page(status, width, brief=rows is not None and _rows(status) > rows))
+
+
+def show(status: Document, *, whole: bool = False) -> None:
+    """Prints it once; a `whole` page leaves nothing out."""
+    console = Console(highlight=False)
+    rows = None if whole or not console.is_terminal else SCREENS * console.height
+    console.print(render(status, console.width, rows))
+
+
+def _page(status: Document, width: int, *, brief: bool) -> Iterable[RenderableType]:
+    yield from _head(status, width)
+    yield from _troubles(status)
+    ill = {trouble["service"] for trouble in status["troubles"]}
+    services = sorted(status["services"], key=lambda one: one["name"] not in ill)
+    in_full = [one for one in services if not brief or one["name"] in ill]
+    for service in in_full:
+        yield ""
+        yield from service_lines(service)
+        yield from listener_lines(service["listeners"])
         if service["workers"]:
-            parts.append(_workers(service["workers"], width))
-        parts += _celery_lines(service["celery"])
-    if not status["services"]:
-        parts += ["", *_empty()]
-    parts += ["", *_deaths(status["deaths"])]
-    return Group(*parts)
+            yield workers_table(service["workers"], wide=width >= NARROW)
+        yield from celery_lines(service["celery"])
+    if len(in_full) < len(services):
+        yield ""
+        yield brief_table([one for one in services if one not in in_full])
+        yield Text("reflexd status --service NAME shows one of them in full", style="dim")
+    if not services:
+        yield from ("", *_empty(status))
+    yield from _lately(status)
 
 
-def show(status: Mapping[str, Any]) -> None:
-    """Prints it once."""
-    console = Console(highlight=False)
-    console.print(render(status, console.width))
-
-
-def watch(ask: Any, every_s: float) -> None:
-    """Shows it again and again until Ctrl-C; `ask` gives a document or raises."""
-    console = Console(highlight=False)
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-        while True:
-            live.update(render(ask(), console.width), refresh=True)
-            time.sleep(every_s)
-
-
-def _head(status: Mapping[str, Any]) -> list[RenderableType]:
-    when = datetime.fromtimestamp(status["now_us"] / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-    degraded = [probe["signal"] for probe in status["probes"] if probe["state"] == "degraded"]
-    server = status["server"]
-    link = (
-        "server not reached"
-        if server.get("trouble")
-        else f"sending to {server.get('url')}"
-        if server.get("url")
-        else ""
-    )
-    line = Text.assemble((status["host"], "bold"), f"  {when}  reflexd {status['version']}")
-    if link:
-        line.append(f"  {link}", style="red" if server.get("trouble") else "dim")
-    lines: list[RenderableType] = [line]
-    if degraded:
-        lines.append(Text(f"heard by lesser means: {', '.join(degraded)} (reflexd probes says why)", style="dim"))
-    return lines
-
-
-def _troubles(troubles: Sequence[str]) -> list[RenderableType]:
-    if not troubles:
-        return [Text("Nothing is wrong that Reflex can see.", style="green")]
-    return [_hanging((Text("!"), Text(trouble)) for trouble in troubles)]
-
-
-def _service_line(service: Mapping[str, Any]) -> Text:
-    settings = service["settings"]
-    told = [
-        f"{settings['workers']} workers" if settings["workers"] else "",
-        f"{settings['threads']} threads" if (settings["threads"] or 1) > 1 else "",
-        settings["worker_class"] or "",
-        f"timeout {settings['timeout_s']:g} s" if settings["timeout_s"] else "",
-        f"max_requests {settings['max_requests']}" if settings["max_requests"] else "",
-        f"release {service['release']}" if service["release"] else "",
-        service["unit"] or "",
-        f"container {service['container']}" if service["container"] else "",
-    ]
-    detail = ", ".join(part for part in told if part)
-    return Text.assemble(
-        (service["name"], "bold cyan"), f"  {service['kind']} master {service['master_pid']}", (f"  {detail}", "dim")
-    )
-
-
-def _listener_lines(service: Mapping[str, Any]) -> Iterable[Text]:
-    for one in service["listeners"]:
-        depth, limit = one["depth"], one["limit"]
-        queue = "" if limit is None else f"  queue {_number(depth)} of {limit}"
-        rate = "" if one["arrivals"] is None else f", {one['arrivals']} connections in the last second"
-        away = f", {one['turned_away']} turned away" if one["turned_away"] else ""
-        yield Text(f"  {one['address']}{queue}{rate}{away}", style="bold red" if one["saturated"] else "")
-
-
-def _workers(workers: Sequence[Mapping[str, Any]], width: int) -> Table:
-    wide = width >= NARROW
-    table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
-    table.add_column("slot", justify="right")
-    for title in ("pid", "state", "age", "request", "CPU", "memory"):
-        table.add_column(title, justify="left" if title == "state" else "right", no_wrap=True)
-    if wide:
-        for title in ("grows", "full in", "gen", "ended/h"):
-            table.add_column(title, justify="right", no_wrap=True)
-    for worker in workers:
-        style = _STATES.get(worker["state"], "")
-        cells: list[str | Text] = [
-            str(worker["slot"]),
-            str(worker["pid"]),
-            Text(worker["state"], style=style),
-            span(worker["age_s"]),
-            _UNKNOWN if worker["request_age_s"] is None else span(worker["request_age_s"]),
-            _UNKNOWN if worker["cpu_percent"] is None else f"{worker['cpu_percent']:.1f} %",
-            _UNKNOWN if worker["memory_bytes"] is None else f"{size(worker['memory_bytes'])} {worker['memory_of']}",
-        ]
-        if wide:
-            slope, left_s = worker["leak_bytes_per_s"], worker["memory_time_left_s"]
-            cells += [
-                "" if slope is None else f"{size(slope * 60)}/min",
-                "" if left_s is None else span(left_s),
-                str(worker["generation"]),
-                str(worker["ended_last_hour"] or ""),
-            ]
-        table.add_row(*cells)
-    return table
-
-
-def _celery_lines(celery: Mapping[str, Any] | None) -> Iterable[Text]:
-    if celery is None:
+def _head(status: Document, width: int) -> Iterable[RenderableType]:
+    when = _local(status["now_us"])
+    right = f"reflexd {status['version']}"
+    left = Text.assemble((status["host"], "bold"), f"  {when:%a %d %b %H:%M:%S} {when.tzname()}")
+    space = max(2, width - left.cell_len - len(right))
+    yield Text.assemble(left, " " * space, (right, "dim"))
+    if status["source"] == "look":
+        yield Text("One look into /proc, no agent was asked: deaths, queues and health are not known.", "yellow")
         return
-    broker = celery["broker"] or celery["trouble"]
-    unacked = "" if celery["unacked"] is None else f", {celery['unacked']} not acknowledged"
-    yield Text(f"  broker {broker}{unacked}" if celery["broker"] else f"  {broker}", style="dim")
-    for queue in celery["queues"]:
-        oldest = "" if queue["oldest_wait_s"] is None else f", oldest for {span(queue['oldest_wait_s'])}"
-        marks = [mark for mark in ("silent", "backlog") if queue[mark]]
-        style = "bold red" if marks else ""
-        yield Text(
-            f"  queue {queue['name']}: {_number(queue['length'])} waiting{oldest} {' '.join(marks)}", style=style
-        )
-    for task in celery["active"] or ():
-        age = "" if task["age_s"] is None else f" for {span(task['age_s'])}"
-        yield Text(
-            f"  task {task['name']} in pid {_number(task['pid'])}{age}", style="bold red" if task["stuck"] else ""
-        )
+    yield Text(f"{_hearing(status['probes'])}; {_link(status['server'])}", style="dim")
 
 
-def _deaths(deaths: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    if not deaths:
-        return [Text("No death that nobody asked for since the agent started.", style="dim")]
-    times = [datetime.fromtimestamp(death["ts_us"] / 1e6).astimezone() for death in deaths]
-    rows = zip(times, deaths, strict=True)
-    return [
-        Text("Last deaths that nobody asked for", style="bold"),
-        _hanging(((Text(when.strftime("%H:%M:%S"), "dim"), Text(death["text"])) for when, death in rows), style=""),
-    ]
+def _hearing(probes: Sequence[Mapping[str, Any]]) -> str:
+    lesser = [probe["signal"] for probe in probes if probe["state"] == "degraded"]
+    off = [probe["signal"] for probe in probes if probe["state"] == "off"]
+    parts = [f"{len(probes) - len(off)} of {len(probes)} kernel signals heard"]
+    parts += [f"by lesser means: {', '.join(lesser)}"] if lesser else []
+    return ", ".join(parts)
 
 
-def _hanging(rows: Iterable[tuple[Text, Text]], style: str = "bold red") -> Table:
+def _link(server: Mapping[str, Any]) -> str:
+    if server["trouble"]:
+        return "server not reached"
+    return f"{'sends' if server['connected'] else 'has not sent yet'} to {server['url']}"
+
+
+def _troubles(status: Document) -> Iterable[RenderableType]:
+    troubles = status["troubles"]
+    if troubles:
+        yield _hanging([(Text("!"), Text(trouble["text"])) for trouble in troubles], "bold red")
+    elif status["source"] != "look":
+        yield Text("Nothing is wrong that Reflex can see.", style="green")
+
+
+def _lately(status: Document) -> Iterable[RenderableType]:
+    if status["source"] == "look":
+        return
+    for title, rows in (("Last deaths", status["deaths"]), ("Last events", status["events"])):
+        if rows:
+            yield ""
+            yield Text(title, style="bold")
+            yield _hanging([(Text(_moment(row, status), "dim"), Text(row["text"])) for row in rows[:LATELY]], "")
+    if not status["deaths"]:
+        yield ""
+        yield Text("No death that nobody asked for since the agent started.", style="dim")
+
+
+def _moment(row: Mapping[str, Any], status: Document) -> str:
+    when, now = _local(row["ts_us"]), _local(status["now_us"])
+    return f"{when:%H:%M:%S}" if when.date() == now.date() else f"{when:%d %b %H:%M}"
+
+
+def _local(ts_us: int) -> datetime:
+    return datetime.fromtimestamp(ts_us / 1e6).astimezone()
+
+
+def _hanging(rows: Iterable[tuple[Text, Text]], style: str) -> Table:
     """A sign or a time, and beside it a sentence that keeps to its own column."""
     table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
     for row in rows:
         table.add_row(*row, style=style)
     return table
 
 
-def _empty() -> list[RenderableType]:
-    return [
-        Text("No Gunicorn, uWSGI, uvicorn or Celery runs on this host."),
-        Text(
-            "One that starts now shows up here within a second. A service that Reflex does not recognise", style="dim"
-        ),
-        Text("by its command line can be named in /etc/reflex/services.toml (docs/services.md).", style="dim"),
-    ]
+def _empty(status: Document) -> Iterable[RenderableType]:
+    name = status.get("only")
+    if name is not None:
+        others = ", ".join(status["others"]) or "none at all"
+        yield Text(f"No service has {name!r} in its name. There are: {others}.")
+        return
+    yield Text("No Gunicorn, uWSGI, uvicorn or Celery runs on this host.")
+    yield Text(_HINT, style="dim")
 
 
-def _number(value: int | None) -> str:
-    return _UNKNOWN if value is None else str(value)
+def _rows(status: Document) -> int:
+    """How many rows the page has at least: laying it out costs a second where a host has hundreds of workers."""
+    services = (4 + len(one["listeners"]) + len(one["workers"]) + _queues(one) for one in status["services"])
+    return 3 + sum(services) + sum(len(status[key][:LATELY]) for key in ("deaths", "events")) + len(status["troubles"])
+
+
+def _queues(service: Mapping[str, Any]) -> int:
+    return len(service["celery"]["queues"]) if service["celery"] is not None else 0
+
+
+def _clean(value: Any) -> Any:
+    """Names of processes and tasks are anybody's: what a terminal would obey is no part of the page."""
+    if isinstance(value, str):
+        return (
+            value
+            if value.isprintable()
+            else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
+        )
+    if isinstance(value, Mapping):
+        return {key: _clean(one) for key, one in value.items()}
+    return [_clean(one) for one in value] if isinstance(value, list) else value
