@@ -1,4 +1,5 @@
 /** Calls of the HTTP API. Every failure is an ApiError whose message can be shown to a person as it is. */
+import { readSnapshot, type Snapshot } from "./artifacts";
 import { readHosts } from "./hosts";
 import type { Chain, Host, Session, TimelinePage } from "./types";
 
@@ -23,6 +24,10 @@ export function fetchTimeline(query: URLSearchParams, signal?: AbortSignal): Pro
 
 export function fetchChain(id: string, signal?: AbortSignal): Promise<Chain> {
   return call<Chain>(`/v1/chain/${encodeURIComponent(id)}`, signal ? { signal } : {});
+}
+
+export async function fetchSnapshot(id: string, signal: AbortSignal): Promise<Snapshot> {
+  return readSnapshot(await call<unknown>(`/v1/artifacts/${encodeURIComponent(id)}`, { signal }));
 }
 
 export async function fetchHosts(): Promise<Host[]> {

@@ -9,6 +9,7 @@ import { openEvent } from "../state/place";
 import { zone } from "../state/prefs";
 import { Glyph, toneOf } from "./glyph";
 import { MemoryBar } from "./memorybar";
+import { SnapshotReader } from "./snapshot";
 
 interface Props {
   node: ChainNode;
@@ -50,6 +51,9 @@ export function ChainNodeView({ node, asked, above }: Props) {
         <p class="sentence">{event.text}</p>
         {picture && <MemoryBar picture={picture} />}
         <Subject event={event} above={above?.event} />
+        {typeof event.attrs.artifact === "string" && (
+          <SnapshotReader key={event.attrs.artifact} id={event.attrs.artifact} />
+        )}
         <Details event={event} open={asked} />
       </article>
     </li>
@@ -90,7 +94,7 @@ function Subject({ event, above }: { event: TimelineEvent; above: TimelineEvent 
 }
 
 function Details({ event, open }: { event: TimelineEvent; open: boolean }) {
-  const shown = facts(event.attrs);
+  const shown = facts(withoutSnapshot(event.attrs));
   if (event.evidence.length === 0 && shown.length === 0) return null;
   const counts = [
     event.evidence.length > 0 &&
@@ -122,6 +126,13 @@ function Details({ event, open }: { event: TimelineEvent; open: boolean }) {
       </dl>
     </details>
   );
+}
+
+/** The reader shows what these are the beginning of. */
+function withoutSnapshot(attrs: TimelineEvent["attrs"]): TimelineEvent["attrs"] {
+  if (typeof attrs.artifact !== "string") return attrs;
+  const { artifact: _id, stack: _stack, memory_map: _map, ...rest } = attrs;
+  return rest;
 }
 
 /** The honest place of a cause that an event names and the server does not have. */

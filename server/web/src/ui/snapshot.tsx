@@ -1,0 +1,112 @@
+/** The snapshot that an event names: opened on demand, with the calls of each thread and what the memory held. */
+import { useEffect, useState } from "preact/hooks";
+import type { Snapshot, SnapshotThread } from "../api/artifacts";
+import { ApiError, fetchSnapshot } from "../api/client";
+import { facts } from "../model/facts";
+import { exactBytes, size } from "../model/units";
+import { sessionEnded } from "../state/session";
+import { CopyButton } from "./copy";
+import { BracesIcon } from "./icons";
+
+type Loaded = Snapshot | string | null;
+
+export function SnapshotReader({ id }: { id: string }) {
+  const [open, setOpen] = useState(false);
+  const [loaded, setLoaded] = useState<Loaded>(null);
+  useEffect(() => {
+    if (!open || (loaded !== null && typeof loaded !== "string")) return;
+    const request = new AbortController();
+    load(id, request.signal).then((found) => {
+      if (!request.signal.aborted) setLoaded(found);
+    });
+    return () => request.abort();
+  }, [open, id]);
+  return (
+    <details class="snapshot" onToggle={(toggle) => setOpen((toggle.currentTarget as HTMLDetailsElement).open)}>
+      <summary>Snapshot of the process: stacks and memory</summary>
+      <div aria-live="polite">
+        {open && loaded === null && <p class="dim">Loading…</p>}
+        {typeof loaded === "string" && <p class="notice">{loaded}</p>}
+      </div>
+      {loaded !== null && typeof loaded !== "string" && <SnapshotView snapshot={loaded} />}
+    </details>
+  );
+}
+
+async function load(id: string, signal: AbortSignal): Promise<Loaded> {
+  try {
+    return await fetchSnapshot(id, signal);
+  } catch (error) {
+    if (signal.aborted) return null;
+    if (!(error instanceof ApiError)) throw error;
+    if (error.unauthorized) sessionEnded();
+    return error.status === 404 ? "The snapshot is not stored: not yet, or not any more after 32 days." : error.message;
+  }
+}
+
+function SnapshotView({ snapshot }: { snapshot: Snapshot }) {
+  const { threads, kinds, largest } = snapshot;
+  return (
+    <div class="snapshot-body">
+      <p>
+        Kept because {snapshot.why || "of a reason that is not told"}.
+        <CopyButton icon={<BracesIcon />} label="JSON" text={() => JSON.stringify(snapshot, null, 2)} />
+      </p>
+      {threads === null ? (
+        <p class="notice">No Python stacks: {snapshot.noStacks || "no reason was given"}.</p>
+      ) : (
+        threads.map((thread, index) => <ThreadView key={thread.id ?? index} thread={thread} open={index === 0} />)
+      )}
+      {kinds === null ? (
+        <p class="notice">No memory map: {snapshot.noMemory || "no reason was given"}.</p>
+      ) : (
+        <table class="parts">
+          <caption>Resident memory, largest first</caption>
+          <tbody>
+            {largest.map((part) => (
+              <tr key={part.name}>
+                <td title={exactBytes(part.rss_bytes)}>{size(part.rss_bytes)}</td>
+                <td class="dim">{part.kind.replace("_", " ")}</td>
+                <td class="mono">{part.name}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      <dl class="facts">
+        {facts(snapshot.numbers).map((fact) => (
+          <div key={fact.name}>
+            <dt>{fact.name}</dt>
+            <dd title={fact.exact ?? undefined}>{fact.value}</dd>
+          </div>
+        ))}
+      </dl>
+      {snapshot.notHad.map((one) => (
+        <p key={one} class="dim">
+          Cannot be had from outside: {one}.
+        </p>
+      ))}
+    </div>
+  );
+}
+
+function ThreadView({ thread, open }: { thread: SnapshotThread; open: boolean }) {
+  const marks = [thread.active && "runs", thread.gil && "holds the GIL"].filter(Boolean).join(", ");
+  return (
+    <details class="thread" open={open}>
+      <summary>
+        <span class="mono">{thread.name}</span>
+        <span class="dim">
+          {thread.id !== null && ` id ${thread.id}`}
+          {marks && `, ${marks}`}
+        </span>
+      </summary>
+      <ol class="calls">
+        {thread.calls.map((call, index) => (
+          <li key={index}>{call}</li>
+        ))}
+        {thread.callsLeftOut > 0 && <li class="dim">and {thread.callsLeftOut} outer calls that did not fit</li>}
+      </ol>
+    </details>
+  );
+}

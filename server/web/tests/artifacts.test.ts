@@ -1,0 +1,47 @@
+import { describe, expect, it } from "vitest";
+import { readSnapshot } from "../src/api/artifacts";
+
+describe("readSnapshot", () => {
+  it("reads what an agent sends", () => {
+    const snapshot = readSnapshot({
+      id: "x",
+      content: {
+        why: "it is 86 % full",
+        threads: [{ name: "MainThread", id: 7, is_active: true, has_gil: false, calls: ["report (shop/app.py:40)"] }],
+        memory: {
+          rss_bytes: 10,
+          bytes_by_kind: { heap: 6 },
+          largest: [{ name: "[heap]", kind: "heap", rss_bytes: 6 }],
+        },
+        process: { open_files: 8 },
+        cgroup: { anon_bytes: 5 },
+        took: { stacks_ms: 40.2 },
+        not_had: ["allocation sites"],
+      },
+    });
+    expect(snapshot.threads?.[0]).toEqual({
+      name: "MainThread",
+      id: 7,
+      active: true,
+      gil: false,
+      calls: ["report (shop/app.py:40)"],
+      callsLeftOut: 0,
+    });
+    expect(snapshot.kinds).toEqual({ heap: 6 });
+    expect(snapshot.numbers).toEqual({ rss_bytes: 10, open_files: 8, cgroup_anon_bytes: 5, look_stacks_ms: 40.2 });
+  });
+
+  it("says why there are no stacks and no map", () => {
+    const content = { threads: null, no_stacks_because: "py-spy: no", memory: null, no_memory_because: "too large" };
+    const snapshot = readSnapshot({ content });
+    expect([snapshot.threads, snapshot.noStacks]).toEqual([null, "py-spy: no"]);
+    expect([snapshot.kinds, snapshot.noMemory]).toEqual([null, "too large"]);
+  });
+
+  it.each([null, 7, [[]], { content: 7 }, { content: { threads: [7], memory: { largest: "x" }, process: { a: "x" } } }])(
+    "reads %j without falling over",
+    (answer) => {
+      expect(readSnapshot(answer).numbers).toEqual({});
+    },
+  );
+});
