@@ -151,7 +151,7 @@ class Watcher:
         for found in find_masters(self._procfs, self._kind):
             known = self._rollup.services.get(found.process.pid)
             if known is None or known.start_ticks != found.process.start_ticks:
-                events += self._adopt(found)
+                events += self._promote_found(found) or self._adopt(found)
                 adopted = True
             else:
                 events += self._new_workers(known, found)
@@ -350,6 +350,19 @@ class Watcher:
         if self._procfs.start_ticks(pid) == one.fork.start_ns // NS_PER_TICK:
             self._track(pid, one.fork.start_ns, Role.HELPER)
 
+    def _promote_found(self, found: FoundMaster) -> list[Event]:
+        """A look finds a master whose start was seen, before its records have shown what it is: it has started, then."""
+        pid = found.process.pid
+        candidate = self._candidates.get(pid)
+        if (
+            candidate is None
+            or candidate.process.start_ticks != found.process.start_ticks
+            or candidate.command.one_shot
+        ):
+            return []
+        events = self._promote(pid, replace(candidate, kind=found.kind))
+        return events + self._new_workers(self._rollup.services[pid], found)
+
     def _adopt(self, found: FoundMaster) -> list[Event]:
         process = found.process
         command = self._command(found.kind, process)
@@ -451,10 +464,9 @@ class Watcher:
             settings.config_file or "",
             f"pid {process.pid}",
         )
-        apart = tuple(mark[:LONGEST_MARK] for mark in apart)
         if is_free(name):
             return name
-        return next(full for mark in apart if mark and is_free(full := f"{name} ({mark})"))
+        return next(full for mark in apart if mark and is_free(full := f"{name} ({mark[:LONGEST_MARK]})"))
 
     def _follow(self, service: Service) -> None:
         self._track(service.master_pid, service.start_ticks * NS_PER_TICK, Role.MASTER)
