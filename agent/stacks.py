@@ -120,8 +120,8 @@ def lines_of(stack: Stack) -> list[str]:
 
 
 def _stack(document: Sequence[dict[str, Any]], pid: int) -> Stack:
-    threads = [_thread(one) for one in document[:MOST_THREADS]]
-    return Stack(tuple(sorted(threads, key=lambda thread: thread.os_id != pid)))
+    main_first = sorted(document, key=lambda one: one.get("os_thread_id") != pid)
+    return Stack(tuple(_thread(one) for one in main_first[:MOST_THREADS]))
 
 
 def _thread(one: dict[str, Any]) -> Thread:
