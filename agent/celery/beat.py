@@ -206,9 +206,10 @@ class CeleryBeat:
         if tasks:
             self._losses.child_died(node, death, tasks, "asked at the death", now_s, certain=True)
             return
-        is_elsewhere = last is None or any(task.id == last.task.id for task in look.active or ())
-        if last is None or is_elsewhere or now_s - last.at_s > LAST_SEEN_S or node.service.stopped_event is not None:
+        if last is None or now_s - last.at_s > LAST_SEEN_S or node.service.stopped_event is not None:
             return
+        if any(task.id == last.task.id and not task.redelivered for task in look.active or ()):
+            return  # it goes on elsewhere by its own wish (retry); one that is delivered again was cut off
         seen = f"by its answer {now_s - last.at_s:.1f} s before"
         self._losses.child_died(node, death, (last.task,), seen, now_s, certain=False)
 
