@@ -64,12 +64,14 @@ class ExitCode:
     """What an exit code of a kind of worker means: a death, and words that follow "exit code 3: ".
 
     `is_fatal`: the fault is not the worker's own, a successor will have it, too. `expected`: its master wanted it so.
+    `by_itself`: it means this also where the master asked the worker to stop before.
     """
 
     death: str
     why: str
     is_fatal: bool = False
     expected: bool = False
+    by_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,15 @@ class DeathRules:
     """How a kind of worker ends.
 
     `aborts_with` is the signal by which its master begins to end one that is stuck. `kills_only_stuck`: a SIGKILL from
-    its master that no asking went before means the same. `aborted_because` follows "its master aborted it because ".
+    its master that no asking went before means the same; with `only_with_timeout`, where the service is known to have
+    one. `exits_after_fault` is the exit code of a program that catches its own faults. `aborted_because` follows "its
+    master aborted it because ".
     """
 
     aborts_with: int | None = None
     kills_only_stuck: bool = False
+    only_with_timeout: bool = False
+    exits_after_fault: int | None = None
     aborted_because: str = "it was stuck"
     exit_codes: Mapping[int, ExitCode] = field(default_factory=dict)
     clean_exit: str = "as after its last allowed request"
@@ -126,6 +132,9 @@ def certify(
         return _crashed(number, _last(told, {number}), ended)
     if number:
         return _ended_by_signal(number, _last(told, {number}), ended, master_pid)
+    fault = _last(told, _FAULTS)
+    if code and code == rules.exits_after_fault and fault is not None:
+        return _crashed(fault.signal, fault, ended)
     return _exited(code, _last(told, _STOPS), ended, master_pid, rules)
 
 
@@ -218,7 +227,7 @@ def _exited(code: int, stop: SignalRecord | None, ended: Evidence, master_pid: i
     if code and not (known is not None and known.expected):
         death, why = (known.death, known.why) if known is not None else ("error_exit", "it gave up by itself")
         return Certificate(death, f"exit code {code}: {why}", "critical", (ended,))
-    if stop is None and known is not None:
+    if known is not None and (stop is None or known.by_itself):
         return Certificate(known.death, f"exit code {code}: {known.why}", "info", (ended,))
     if stop is None:
         phrase = f"exit code 0, by itself, {rules.clean_exit}"

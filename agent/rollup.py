@@ -6,10 +6,10 @@ Every method takes times from outside (`at_us`, UTC microseconds) and returns th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent import sentences
-from agent.deaths import SIGKILL, certify, signal_evidence
+from agent.deaths import SIGKILL, DeathRules, certify, signal_evidence
 from agent.identity import home_of
 from agent.kernel.records import ExitRecord, OomRecord, SignalRecord
 from agent.service import Birth, Service, Worker
@@ -262,7 +262,7 @@ class Rollup:
 
     def _worker_exited(self, worker: Worker, record: ExitRecord, at_us: int, marked: _Marked | None) -> list[Event]:
         oom = marked.record if marked is not None else None
-        rules = KINDS[worker.service.kind].RULES
+        rules = _rules(worker.service)
         is_gone = worker.service.stopped_event is not None
         master_pid = worker.service.master_pid
         certificate = certify(record, tuple(worker.signals), oom, master_pid, rules, master_is_gone=is_gone)
@@ -458,6 +458,13 @@ def _kept(worker: Worker) -> tuple[Evidence, ...]:
 def _artifact(worker: Worker) -> dict[str, Scalar]:
     kept = worker.health.snapshot
     return {} if kept is None else {"artifact": kept.event}
+
+
+def _rules(service: Service) -> DeathRules:
+    rules = KINDS[service.kind].RULES
+    if rules.only_with_timeout and not service.timeout_s:
+        return replace(rules, kills_only_stuck=False)
+    return rules
 
 
 def _signs(service: Service) -> Signs:

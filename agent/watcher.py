@@ -217,6 +217,9 @@ class Watcher:
             if proven or record.role != Role.CANDIDATE:
                 self._unproven.pop(record.pid, None)
                 return proven
+        if self._rollup.worker(record.pid, record.start_ns // NS_PER_TICK) is not None:
+            self._track(record.pid, record.start_ns, Role.WORKER)  # its fork was read after its exec
+            return []
         process = self._procfs.process(record.pid)
         if record.role == Role.MASTER and process is not None:
             self._master_executed(process)

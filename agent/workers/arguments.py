@@ -33,22 +33,31 @@ class Arguments:
 
 
 def take_apart(arguments: Sequence[str], flags: Collection[str]) -> Arguments:
-    """Options begin with a dash; those in `flags` take no value, a value may follow `=`, a short one needs no space."""
+    """Options begin with a dash; those in `flags` take no value, a value may follow `=`, a short one needs no space.
+
+    What begins with two dashes is nobody's value: an option before it takes none, or has left it out as uWSGI's may.
+    """
     options: dict[str, tuple[str, ...]] = {}
     words: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
+    rest = list(reversed(arguments))
+    while rest:
+        word = rest.pop()
         if word.startswith("--") and len(word) > 2:
             name, equals, value = word.partition("=")
-            known = value if equals or name in flags else next(rest, "")
+            known = value if equals or name in flags else _value_of_next(rest)
         elif word.startswith("-") and len(word) > 1:
             name, value = word[:2], word[2:].removeprefix("=")
-            known = value if value or name in flags else next(rest, "")
+            known = value if value or name in flags else _value_of_next(rest)
         else:
             words.append(word)
             continue
         options[name] = (*options.get(name, ()), known)
     return Arguments(options, tuple(words))
+
+
+def _value_of_next(rest: list[str]) -> str:
+    """Takes the value that follows off the end of `rest`; the empty string where none does."""
+    return rest.pop() if rest and not rest[-1].startswith("--") else ""
 
 
 def after_program(argv: Sequence[str], programs: Collection[str]) -> list[str] | None:

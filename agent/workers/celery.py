@@ -23,7 +23,9 @@ RULES = DeathRules(
     kills_only_stuck=True,
     exit_codes={
         1: ExitCode("error_exit", "an error ended it"),
-        155: ExitCode("recycled", "it had run as many tasks, or held as much memory, as it may", expected=True),
+        155: ExitCode(
+            "recycled", "it had run as many tasks, or held as much memory, as it may", expected=True, by_itself=True
+        ),
     },
     clean_exit="as a process of a pool that ends or shrinks",
 )

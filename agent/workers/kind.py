@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from agent.deaths import DeathRules
-from agent.procfs import OpenFile
+from agent.procfs import Listener, OpenFile
 from agent.workers.settings import ServiceSettings
 
 
@@ -48,6 +48,8 @@ class Look(Protocol):
     def awaited(self, pid: int) -> frozenset[int]: ...
 
     def listening_inodes(self, pid: int) -> frozenset[int]: ...
+
+    def listeners(self, pid: int) -> tuple[Listener, ...]: ...
 
     def sleeps_in(self, pid: int) -> str | None: ...
 

@@ -11,7 +11,8 @@ class ServiceSettings:
 
     `worker_class` is Gunicorn's worker class or Celery's pool; `threads` are those of one worker; `workers` are
     processes. `max_requests` is after how many requests, or tasks, a worker is replaced. `binds` are addresses as they
-    were given. `queues` and `node` are Celery's -Q and -n, `role` is Celery's subcommand (worker, beat).
+    were given; on `router_binds` a router takes clients in and hands them on to the workers (uWSGI's `--http`).
+    `queues` and `node` are Celery's -Q and -n, `role` is Celery's subcommand (worker, beat).
     """
 
     app: str | None = None
@@ -22,6 +23,7 @@ class ServiceSettings:
     max_requests: int | None = None
     preload: bool | None = None
     binds: tuple[str, ...] = ()
+    router_binds: tuple[str, ...] = ()
     config_file: str | None = None
     queues: tuple[str, ...] = ()
     node: str | None = None

@@ -1,7 +1,7 @@
 """How uWSGI looks from outside: masters, workers, vassals of an emperor, and the settings in sight. Pure.
 
-A worker waits with epoll on the sockets that clients connect to; mules, spoolers and the routers of `--http` do not
-wait on those. That tells a worker from them, and one that is ready from one that loads its application still.
+A worker waits with epoll on the sockets that clients connect to; mules and spoolers do not, and the routers of `--http`
+wait on sockets of their own. That tells a worker from them, and one that is ready from one that loads its application.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SIGNS = Signs(
 RULES = DeathRules(
     aborts_with=SIGUSR2,
     kills_only_stuck=True,
+    only_with_timeout=True,
+    exits_after_fault=1,
     aborted_because="its request took longer than harakiri allows",
     exit_codes={
         15: ExitCode("recycled", "the master has fewer workers now (cheaper)", expected=True),
@@ -96,6 +98,7 @@ _BINDS = (
     "--http",
     "--https",
 )
+_ROUTER_BINDS = ("--http", "--https", "--fastrouter", "--rawrouter", "--sslrouter")
 
 
 def is_command(argv: Sequence[str]) -> bool:
@@ -137,6 +140,7 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
         max_requests=whole(whole_said.last("--max-requests", "-R") or ("0" if is_known else None)),
         preload=not _on(whole_said, "--lazy-apps", "--lazy") if is_known else None,
         binds=whole_said.every(*_BINDS),
+        router_binds=tuple(value.partition(",")[0] for value in whole_said.every(*_ROUTER_BINDS)),
         config_file=config,
         role="emperor"
         if whole_said.has("--emperor")
@@ -172,7 +176,7 @@ def child(look: Look, pid: int, master_argv: Sequence[str], settings: ServiceSet
         return Child.UNKNOWN
     if settings.role is None and settings.workers is not None:
         return Child.WORKER
-    return Child.WORKER if _serves(look, pid) else Child.UNKNOWN
+    return Child.WORKER if _serves(look, pid) and not _routes(look, pid, settings) else Child.UNKNOWN
 
 
 def is_ready(look: Look, pid: int) -> bool | None:
@@ -187,6 +191,15 @@ def serves_clients(address: str) -> bool:
 
 def _serves(look: Look, pid: int) -> bool:
     return bool(look.awaited(pid) & look.listening_inodes(pid))
+
+
+def _routes(look: Look, pid: int, settings: ServiceSettings) -> bool:
+    """Whether what the process waits on is a router's address. A port names it: the host may be given in many ways."""
+    routers = tuple(f":{bind.rpartition(':')[2]}" if ":" in bind else bind for bind in settings.router_binds)
+    if not routers:
+        return False
+    awaited = look.awaited(pid)
+    return any(one.address.endswith(routers) for one in look.listeners(pid) if one.inode in awaited)
 
 
 def _loop(said: Arguments) -> str:

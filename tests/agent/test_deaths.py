@@ -124,6 +124,21 @@ def test_a_supervisor_that_kills_at_once_takes_the_worker_for_stuck(exit_record:
     assert certify(exit_record(WORKER, 9), (kill,), None, MASTER, GUNICORN).death == "killed_by_master"
 
 
+def test_a_program_that_catches_its_own_faults_has_crashed_all_the_same(
+    exit_record: Build, signal_record: Build
+) -> None:
+    fault = signal_record(WORKER, 11, WORKER, code=1)
+    crashed = certify(exit_record(WORKER, 1 << 8), (fault,), None, MASTER, UWSGI)
+    assert crashed.death == "crash_signal"
+    assert "SIGSEGV" in crashed.phrase
+    assert certify(exit_record(WORKER, 1 << 8), (), None, MASTER, UWSGI).death == "error_exit"
+
+
+def test_a_recycled_process_is_that_also_where_it_was_asked_to_stop(exit_record: Build, signal_record: Build) -> None:
+    asked = signal_record(WORKER, 15, MASTER)
+    assert certify(exit_record(WORKER, 155 << 8), (asked,), None, MASTER, CELERY).death == "recycled"
+
+
 def test_a_process_that_dies_with_its_master(exit_record: Build, signal_record: Build) -> None:
     kill = signal_record(WORKER, 9, MASTER)
     ended = certify(exit_record(WORKER, 9), (kill,), None, MASTER, CELERY, master_is_gone=True)

@@ -8,7 +8,7 @@ import pytest
 
 from agent.discovery import kind_of_command
 from agent.naming import release_folder, service_name
-from agent.procfs import OpenFile
+from agent.procfs import Listener, OpenFile
 from agent.workers import KINDS, celery, uvicorn, uwsgi
 from agent.workers.arguments import after_program, take_apart
 from agent.workers.kind import Child
@@ -44,6 +44,9 @@ class Seen:
 
     def awaited(self, pid: int) -> frozenset[int]:
         return self._awaited
+
+    def listeners(self, pid: int) -> tuple[Listener, ...]:
+        return (Listener(7, "tcp 127.0.0.1:8000"),)
 
     def listening_inodes(self, pid: int) -> frozenset[int]:
         return frozenset({7})
@@ -136,6 +139,8 @@ def test_what_a_fork_of_uwsgi_is() -> None:
     assert uwsgi.child(Seen(argv, awaited=(3, 7)), 1, argv, mules) is Child.WORKER
     assert uwsgi.child(Seen(("sleep", "9")), 1, argv, plain) is Child.UNKNOWN
     assert uwsgi.child(Seen(("uWSGI mule 1",)), 1, argv, plain) is Child.HELPER
+    router = ServiceSettings(workers=2, role="with helpers", router_binds=("0.0.0.0:8000",))
+    assert uwsgi.child(Seen(argv, awaited=(3, 7)), 1, argv, router) is Child.UNKNOWN
     assert uwsgi.is_ready(Seen(argv, awaited=(7,)), 1)
     assert not uwsgi.is_ready(Seen(argv, awaited=(8,)), 1)
 
