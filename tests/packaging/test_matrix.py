@@ -133,7 +133,7 @@ async def test_stubborn_children_end_with_their_vm(tmp_path: Path, pids: Path) -
     deaf = f"trap '' TERM; echo $$ >{pids}; while :; do sleep 300; done"
     async with started_vm(["sh", "-c", f'sh -c "$1" & {deaf}', "sh", deaf], tmp_path):
         handles = await asyncio.to_thread(two_processes, pids)
-    assert ended(handles, within_s=0)
+    assert ended(handles, within_s=5)  # a killed process needs a moment to be gone
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -28,7 +28,7 @@ async def test_every_field_of_an_event_comes_back(api: Any, agent: Any, make_eve
         attrs={"anon_bytes": 191889408, "share": 0.5, "whole": 2.0, "own": True, "death": "kernel_oom", "empty": ""},
     )
     answer = await agent.send(event)
-    assert answer == {"acked": {"events": 1, "samples": None}, "rejected": []}
+    assert answer == {"acked": {"events": 1, "samples": None, "artifacts": None}, "rejected": []}
     status, stored = await api.get(f"/v1/events/{event['id']}")
     assert status == 200
     assert {key: stored[key] for key in event} == event
@@ -65,7 +65,7 @@ async def test_samples_outside_their_window_and_unknown_metrics_are_rejected(age
     numbered = [{"seq": 9000 + index, "sample": one} for index, one in enumerate(samples)]
     status, answer = await agent.post(agent.batch(samples=numbered))
     assert status == 200
-    assert answer["acked"] == {"events": None, "samples": 9003}
+    assert answer["acked"] == {"events": None, "samples": 9003, "artifacts": None}
     assert [one["seq"] for one in answer["rejected"]] == [9001, 9002, 9003]
 
 
@@ -123,7 +123,10 @@ async def test_events_from_wrong_clocks_are_kept(api: Any, agent: Any, make_even
 
 
 async def test_a_heartbeat_is_acknowledged(agent: Any) -> None:
-    assert await agent.post(agent.batch()) == (200, {"acked": {"events": None, "samples": None}, "rejected": []})
+    assert await agent.post(agent.batch()) == (
+        200,
+        {"acked": {"events": None, "samples": None, "artifacts": None}, "rejected": []},
+    )
 
 
 @pytest.mark.parametrize(
