@@ -10,11 +10,12 @@ from agent.leak import Leak, Series
 
 State = Literal["unknown", "idle", "busy"]
 
-IDLE_SLEEPS = ("poll", "select", "accept")
-"""Kernel functions that a worker sleeps in while it waits for a client have one of these in their names."""
+Doing = Literal["runs", "clients", "lock", "call", "unknown"]
+"""What a thread does. `clients`: it waits for a client to connect. `lock`: for another thread, which idle pools do, too.
+`call`: for anything else."""
 
 IDLE_IN_POOL = ("pipe_read", "unix_stream", "skb_wait")
-"""The same for a process of Celery's pool, which waits for its node."""
+"""A process of Celery's pool waits for its node in a function of the kernel whose name has one of these."""
 
 BOOT_HISTORY = 20
 BOOT_TIMES_MEDIAN = 5.0
@@ -35,7 +36,6 @@ class WorkerHealth:
     """How one worker is. Times are of the monotonic clock, in s; None is what is not known."""
 
     state: State = "unknown"
-    busy_since_s: float | None = None
     moved_s: float | None = None
     cpu_percent: float | None = None
     memory_bytes: int | None = None
@@ -44,8 +44,10 @@ class WorkerHealth:
     leak: Leak | None = None
     time_left_s: float | None = None
     leaking_event: str | None = None
+    leak_seen_s: float | None = None
     boot_hung_event: str | None = None
     blocked_event: str | None = None
+    blocked_s: float | None = None
     snapshot: Kept | None = None
     snapshot_s: float | None = None
 
@@ -55,29 +57,27 @@ class WorkerHealth:
         return {name: round(value, 3) for name, value in values.items() if value is not None}
 
 
-def state_of(sleeps_in: str | None, *, in_pool: bool) -> State:
-    """A worker that runs is busy; one that sleeps is idle where it waits for work, busy where it waits for anything else.
+def state_of(threads: Sequence[Doing]) -> State:
+    """The state of a worker by what its threads do, the main one first.
 
-    `0` is what a kernel says that hides the function: then only running tells.
+    Any that runs or is in a call has something to do. Pools wait for locks while one thread waits for clients; a
+    single thread that waits for a lock does so in a request.
     """
-    if sleeps_in is None:
+    if "runs" in threads or "call" in threads:
         return "busy"
+    if "clients" in threads:
+        return "idle"
+    return "busy" if threads and threads[0] == "lock" else "unknown"
+
+
+def state_in_pool(sleeps_in: str | None) -> State:
+    """The state of a process of Celery's pool by the kernel's function that it sleeps in; None: it runs.
+
+    `0` is what a kernel says that hides the function.
+    """
     if sleeps_in == "0":
         return "unknown"
-    idle = IDLE_IN_POOL if in_pool else IDLE_SLEEPS
-    return "idle" if any(word in sleeps_in for word in idle) else "busy"
-
-
-def request_age_s(state: State, beat_age_s: float | None, timeout_s: float | None) -> float | None:
-    """Age of the request of a Gunicorn sync worker: it beats before it takes a request, and not until the end of that.
-
-    An idle one beats each half timeout (twice a second without one), so that an older beat is a request whatever the
-    worker sleeps in.
-    """
-    if beat_age_s is None or timeout_s is None:
-        return None
-    idle_beats_s = timeout_s / 2 + 1.0 if timeout_s > 0 else 1.5
-    return beat_age_s if state == "busy" or beat_age_s > idle_beats_s else None
+    return "idle" if sleeps_in is not None and any(word in sleeps_in for word in IDLE_IN_POOL) else "busy"
 
 
 def boot_limit_s(boots_s: Sequence[float], least_s: float) -> float:

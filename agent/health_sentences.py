@@ -8,10 +8,16 @@ from agent.leak import Leak
 from agent.limits import Room
 from agent.service import Service, Worker
 from agent.stacks import Stack, Untold
+from agent.stillness import Still
 from agent.wire import Evidence
 from agent.words import size, span
 
 _TOLD_FRAMES = 3
+
+
+def subject(worker: Worker) -> str:
+    """How samples call a worker."""
+    return f"worker {worker.ref.slot} (pid {worker.ref.pid})"
 
 
 def leaking(service: Service, leaks: Sequence[tuple[Worker, Leak]], room: Room, left_s: float) -> str:
@@ -42,7 +48,7 @@ def leak_evidence(leaks: Sequence[tuple[Worker, Leak]], room: Room) -> tuple[Evi
         for worker, leak in leaks[:8]
     )
     used = f"{size(room.usage_bytes)} of {size(room.limit_bytes)} used"
-    return (*tests, Evidence("memory cgroup" if room.name else "/proc/meminfo", f"{room.name or 'the host'}: {used}"))
+    return (*tests, Evidence("memory cgroup" if room.name else "host memory", f"{room.name or 'the host'}: {used}"))
 
 
 def boot_hung(worker: Worker, age_s: float, limit_s: float, doing: str, where: str) -> str:
@@ -55,21 +61,37 @@ def boot_hung(worker: Worker, age_s: float, limit_s: float, doing: str, where: s
     )
 
 
+def leak_ended(worker: Worker, quiet_s: float) -> str:
+    """A worker that leaked and does not any more."""
+    return (
+        f"Worker {worker.ref.slot} of {worker.service.name} (pid {worker.ref.pid}) leaks no more: its memory has shown no "
+        f"steady growth for {span(quiet_s)}."
+    )
+
+
 def blocked(worker: Worker, still_s: float, where: str) -> str:
     """A worker that has stood still inside of a call."""
     return (
-        f"Worker {worker.ref.slot} of {worker.service.name} (pid {worker.ref.pid}) is stuck: for {span(still_s)} it has used "
-        f"no CPU and waited for something else than clients, in {where}. Its master has no timeout that would end it."
+        f"Worker {worker.ref.slot} of {worker.service.name} (pid {worker.ref.pid}) is stuck: for {span(still_s)} it has not "
+        f"run and waited for something else than clients, in {where}. Its master has no timeout that would end it."
     )
 
 
-def threads_stuck(worker: Worker, stuck: int, threads: int, still_s: float, where: str) -> str:
+def threads_stuck(still: Still, where: str) -> str:
     """Threads of a worker that stand still while its main thread goes on."""
+    worker, number = still.worker, still.number
+    threads = f"{number} of {still.of} threads" if still.of is not None else f"{number} thread{'s' * (number > 1)}"
     return (
-        f"{stuck} of {threads} threads of worker {worker.ref.slot} of {worker.service.name} (pid {worker.ref.pid}) "
-        f"{'is' if stuck == 1 else 'are'} stuck: unchanged for {span(still_s)} in {where}. Its heartbeat goes on, so that "
-        "its master does not see it."
+        f"{threads} of worker {worker.ref.slot} of {worker.service.name} (pid {worker.ref.pid}) "
+        f"{'is' if number == 1 else 'are'} stuck: unchanged for {span(still.seconds)} in {where}. The worker's main thread "
+        "goes on, so that its master does not see it."
     )
+
+
+def standing_in(still: Still) -> str:
+    """Where a thread stands still: its innermost calls, or the system call."""
+    frames = still.calls[0].frames[:_TOLD_FRAMES] if still.calls else ()
+    return ", called by ".join(map(str, frames)) or f"the system call {still.call}"
 
 
 def moves_again(worker: Worker, lasted_s: float) -> str:

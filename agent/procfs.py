@@ -334,17 +334,53 @@ class ProcFs:
 
     def awaited(self, pid: int) -> frozenset[int]:
         """Inodes of the files that the process waits on by epoll, as far as it has been told to."""
-        found: set[int] = set()
-        for file in self.open_files(pid, "anon_inode:[eventpoll]"):
-            for line in self._read(pid, f"fdinfo/{file.fd}").splitlines():
-                if line.startswith("tfd:") and (inode := _AWAITED_INODE.search(line)) is not None:
-                    found.add(int(inode[1], 16))
-        return frozenset(found)
+        polls = self.open_files(pid, "anon_inode:[eventpoll]")
+        return frozenset().union(*(self.polled(pid, file.fd) for file in polls))
 
-    def sleeps_in(self, pid: int) -> str | None:
-        """The kernel's function that the main thread sleeps in, `0` where the kernel does not tell; None while it runs."""
-        fields = self._stat(pid)
-        return self._read(pid, "wchan") or "0" if fields is not None and fields[1][0] == "S" else None
+    def sleeps_in(self, pid: int, tid: int | None = None) -> str | None:
+        """The kernel's function that the main thread, or another, sleeps in, `0` where the kernel does not tell.
+
+        None while it runs.
+        """
+        place = "" if tid is None else f"task/{tid}/"
+        fields = self._stat(pid, place)
+        return self._read(pid, f"{place}wchan") or "0" if fields is not None and fields[1][0] == "S" else None
+
+    def threads(self, pid: int) -> tuple[int, ...]:
+        """The ids of the process's threads, the main one first."""
+        try:
+            names = os.listdir(f"{self._root}/{pid}/task")
+        except _GONE:
+            return ()
+        return tuple(sorted((int(name) for name in names), key=lambda tid: (tid != pid, tid)))
+
+    def runs(self, pid: int, tid: int) -> int | None:
+        """How often a thread has been given a CPU: one that stands still is not. None where the kernel does not tell."""
+        fields = self._read(pid, f"task/{tid}/schedstat").split()
+        return int(fields[2]) or None if len(fields) > 2 else None
+
+    def system_call(self, pid: int, tid: int) -> str:
+        """The call that a thread sleeps in, as proc_pid_syscall(5) writes it; nothing where that may not be read."""
+        return self._read(pid, f"task/{tid}/syscall").strip()
+
+    def memory(self, pid: int, address: int, size: int) -> bytes:
+        """Some bytes of the process's memory; fewer or none where they cannot be read."""
+        try:
+            file = os.open(f"{self._root}/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        try:
+            return os.pread(file, size, address)
+        except (OSError, OverflowError):  # the process is gone, or nothing lies there
+            return b""
+        finally:
+            os.close(file)
+
+    def polled(self, pid: int, fd: int) -> frozenset[int]:
+        """Inodes of the files that one epoll descriptor of the process waits for."""
+        lines = self._read(pid, f"fdinfo/{fd}").splitlines()
+        found = (_AWAITED_INODE.search(line) for line in lines if line.startswith("tfd:"))
+        return frozenset(int(inode[1], 16) for inode in found if inode is not None)
 
     def environment(self, pid: int) -> dict[str, str]:
         """The environment at exec, as far as the process has not written over it."""
@@ -419,9 +455,9 @@ class ProcFs:
             if len(fields) > 9 and fields[3] == _TCP_ESTABLISHED and int(fields[9]) in held
         )
 
-    def inner_pid(self, pid: int) -> int | None:
-        """The pid by which the process knows itself: another one in a container. None when it is gone."""
-        for line in self._read(pid, "status").splitlines():
+    def inner_pid(self, pid: int, tid: int | None = None) -> int | None:
+        """The id by which the process, or its thread, knows itself: another one in a container. None when it is gone."""
+        for line in self._read(pid, "status" if tid is None else f"task/{tid}/status").splitlines():
             if line.startswith("NSpid:"):
                 return int(line.split()[-1])
         return None
@@ -452,9 +488,9 @@ class ProcFs:
         ticks = int(numbers[11]) + int(numbers[12])
         return Remains(numbers[0] in _DEAD_STATES, ticks * _NS_PER_TICK, self._owner(pid), comm)
 
-    def _stat(self, pid: int) -> tuple[str, list[str]] | None:
+    def _stat(self, pid: int, place: str = "") -> tuple[str, list[str]] | None:
         """Name and the fields after it: index 0 is the state, 1 the parent, 19 the start time."""
-        raw = self._read(pid, "stat")
+        raw = self._read(pid, f"{place}stat")
         if not raw:
             return None
         name, _, rest = raw[raw.index("(") + 1 :].rpartition(")")

@@ -43,7 +43,7 @@ class ReadingsKernel(Protocol):
 class Health(Protocol):
     """Who judges workers by their readings."""
 
-    def moved(self, worker: Worker, memory_bytes: int | None, cpu_percent: float | None) -> None: ...
+    def moved(self, worker: Worker, memory_bytes: int | None, cpu_percent: float | None, *, is_quiet: bool) -> None: ...
 
 
 class Services(Protocol):
@@ -121,8 +121,9 @@ class ReadingsBeat:
             self._watched[ident] = one
             one.reading = reading.now
             values = values_of(reading.before, reading.now, reading.passed_s)
-            if self.health is not None and one.worker is not None and _has_done_something(values):
-                self.health.moved(one.worker, _own_bytes(reading.now), values[FIRST_RATE])
+            if self.health is not None and one.worker is not None:
+                is_quiet, cpu_percent = _is_quiet(values), values[FIRST_RATE]
+                self.health.moved(one.worker, _own_bytes(reading.now), cpu_percent, is_quiet=is_quiet)
             told = one.told.step(values, renews=reading.renews, settles=reading.settles)
             rows += [(METRICS[place], value, one.service, one.subject) for place, value in told]
         self._reporter.samples(now_us, rows)
@@ -200,10 +201,10 @@ def _watch(service: Service, subject: str, worker: Worker | None = None) -> _Wat
     return _Watched(service.name, subject, Told(list(STEPS.values())), worker)
 
 
-def _has_done_something(values: Sequence[float | None]) -> bool:
-    """Whether a reading is of more than a beating heart; one that is handed over to renew what is told may not be."""
+def _is_quiet(values: Sequence[float | None]) -> bool:
+    """Whether a reading is of no more than a beating heart; one that is handed over to renew what is told may be."""
     cpu_percent = values[FIRST_RATE]
-    return cpu_percent is None or cpu_percent >= IDLE_CPU_PERCENT
+    return cpu_percent is not None and cpu_percent < IDLE_CPU_PERCENT
 
 
 def _held(one: _Watched) -> Memory | None:

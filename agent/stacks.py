@@ -16,9 +16,18 @@ from agent.procfs import ProcFs
 
 WITHIN_S = 3.0
 MOST_BYTES = 512 * 1024
-MOST_THREADS, MOST_FRAMES = 64, 60
+MOST_THREADS, MOST_FRAMES = 64, 150
 _LONGEST = 200
-_WAITS_FOR_WORK = (("thread.py", "_worker"), ("selectors.py", "select"), ("selector_events.py", "_run_once"))
+_WAITS_FOR_WORK = frozenset(
+    {
+        ("concurrent/futures/thread.py", "_worker"),
+        ("_backends/_asyncio.py", "run"),
+        ("asyncio/base_events.py", "_run_once"),
+    }
+)
+_WAITING_FILES = ("threading.py", "queue.py", "selectors.py")
+_SERVERS = ("workers/gthread.py", "anyio/_backends/_asyncio.py", "asgiref/sync.py")
+_BEGINS_THREAD = "_bootstrap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Stacks:
             if output.code:
                 return Untold(_why(output.errors))
         try:
-            return _stack(orjson.loads(output.text), pid)
+            return _stack(orjson.loads(output.text), self._procfs.inner_pid(pid) or pid)
         except (ValueError, KeyError, TypeError):
             return Untold("py-spy's answer cannot be read")
 
@@ -103,10 +112,20 @@ class Stacks:
 
 
 def waits_for_work(thread: Thread) -> bool:
-    """Whether a thread of a pool, or an event loop, waits for something to do."""
-    return any(
-        (Path(frame.file).name, frame.function.rpartition(".")[2]) in _WAITS_FOR_WORK for frame in thread.frames[:3]
-    )
+    """Whether a thread of a pool, or an event loop, waits for something to do: it is in no call of the program's own."""
+    first = next((frame for frame in thread.frames if not frame.file.endswith(_WAITING_FILES)), None)
+    if first is None:
+        return False
+    name = first.function.rpartition(".")[2]
+    return any(first.file.endswith(file) and name == waits for file, waits in _WAITS_FOR_WORK)
+
+
+def serves_request(thread: Thread) -> bool:
+    """Whether a thread besides the main one is in a request: a server's pool is among its callers, or it is no thread
+    that Python began, as those of uWSGI are."""
+    if any(frame.file.endswith(_SERVERS) for frame in thread.frames):
+        return True
+    return not any(frame.function.rpartition(".")[2] == _BEGINS_THREAD for frame in thread.frames)
 
 
 def lines_of(stack: Stack) -> list[str]:
@@ -120,6 +139,7 @@ def lines_of(stack: Stack) -> list[str]:
 
 
 def _stack(document: Sequence[dict[str, Any]], pid: int) -> Stack:
+    """`pid` as the process knows itself, for so py-spy numbers its threads."""
     main_first = sorted(document, key=lambda one: one.get("os_thread_id") != pid)
     return Stack(tuple(_thread(one) for one in main_first[:MOST_THREADS]))
 

@@ -48,6 +48,7 @@ KINDS: Mapping[str, str] = {
     "worker.oom_killed": "The kernel's OOM killer killed a worker.",
     "worker.stuck": "A worker stopped beating and its master lost patience.",
     "worker.leaking": "A worker's memory grows steadily towards its limit.",
+    "worker.leak_ended": "The memory of a worker that leaked shows no steady growth any more.",
     "worker.snapshot": "What a worker was doing was kept before it may be killed; `attrs.stack` and a file on the host have it.",
     "worker.threads_stuck": "Threads of a worker stand still inside of a call while its main thread goes on.",
     "worker.unstuck": "A worker that was found stuck moves again.",
@@ -117,6 +118,8 @@ METRICS: Mapping[str, str] = {
     "worker.swap_bytes": "Memory of a worker or master that is swapped out, in bytes.",
     "worker.pss_bytes": "Memory of a worker or master with shared pages divided among their users, in bytes; looked at seldom.",
     "worker.uss_bytes": "Memory that a worker or master shares with no process, in bytes; looked at seldom.",
+    "worker.request_age_s": "Age of the request that a sync worker is in, told from one second on.",
+    "service.busy_workers": "Workers of a service that are in a request at one moment; of event loops, those that run.",
     "worker.leak_bytes_per_s": "Slope of a worker's memory where it grows steadily, in bytes per second.",
     "service.memory_time_left_s": "Time until the memory that a leaking service may still take is used up, in seconds.",
     "worker.cpu_percent": "CPU that a worker or master used between two readings, in per cent of one core.",
@@ -126,6 +129,7 @@ METRICS: Mapping[str, str] = {
     "worker.major_faults": "Page faults of a worker or master that read a disk, per second.",
     "worker.ctx_voluntary": "Context switches of a worker or master because it waited for something, per second.",
     "worker.ctx_involuntary": "Context switches of a worker or master because another took the CPU, per second.",
+    "worker.accepts_per_s": "Connections that a worker accepted, per second; where the kernel lets programs hear each accept.",
 }
 """Every metric there is, with its meaning and unit in one sentence."""
 

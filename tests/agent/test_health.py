@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.health import boot_limit_s, request_age_s, state_of
+from agent.health import Doing, boot_limit_s, state_in_pool, state_of
 from agent.limits import Room
 from agent.premortem import CALM_LOOK_S, MemoryWatch, TimeoutWatch
 from agent.service import Service, Worker
@@ -14,29 +14,30 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("sleeps_in", "in_pool", "state"),
+    ("threads", "state"),
     [
-        (None, False, "busy"),
-        ("do_epoll_wait", False, "idle"),
-        ("poll_schedule_timeout.constprop.0", False, "idle"),
-        ("hrtimer_nanosleep", False, "busy"),
-        ("anon_pipe_read", True, "idle"),
-        ("do_epoll_wait", True, "busy"),
-        ("0", False, "unknown"),
+        (["runs"], "busy"),
+        (["call"], "busy"),
+        (["clients"], "idle"),
+        (["lock"], "busy"),
+        (["clients", "lock", "lock"], "idle"),
+        (["clients", "lock", "call"], "busy"),
+        (["clients", "runs"], "busy"),
+        (["lock", "lock", "clients"], "idle"),
+        (["unknown"], "unknown"),
+        ([], "unknown"),
     ],
 )
-def test_states(sleeps_in: str | None, in_pool: bool, state: str) -> None:
-    assert state_of(sleeps_in, in_pool=in_pool) == state
+def test_states(threads: list[Doing], state: str) -> None:
+    assert state_of(threads) == state
 
 
-def test_the_age_of_a_request() -> None:
-    assert request_age_s("busy", 3.0, 30.0) == 3.0
-    assert request_age_s("idle", 3.0, 30.0) is None
-    assert request_age_s("idle", 16.5, 30.0) == 16.5  # polls a database: no idle worker is silent for so long
-    assert request_age_s("idle", 1.0, 0.0) is None
-    assert request_age_s("idle", 2.0, 0.0) == 2.0
-    assert request_age_s("busy", None, 30.0) is None
-    assert request_age_s("busy", 3.0, None) is None
+@pytest.mark.parametrize(
+    ("sleeps_in", "state"),
+    [(None, "busy"), ("anon_pipe_read", "idle"), ("do_epoll_wait", "busy"), ("0", "unknown")],
+)
+def test_states_in_a_pool_of_celery(sleeps_in: str | None, state: str) -> None:
+    assert state_in_pool(sleeps_in) == state
 
 
 def test_a_boot_hangs_by_its_services_own_measure() -> None:
