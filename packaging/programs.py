@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,19 @@ LIST = ROOT / "tests" / "workers" / "programs.toml"
 FOLDER = ROOT / ".reflex" / "programs"
 STAMP = "installed"
 WITHIN_S = 300
+AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One virtual environment: its name and what is installed in it."""
+    """One virtual environment: its name and what is installed in it; `compiled` are packages that are compiled here.
+
+    A binary that was compiled for another Python of the same version does not always work with this one.
+    """
 
     name: str
     requirements: tuple[str, ...]
+    compiled: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -35,7 +41,7 @@ class Program:
     @property
     def wanted(self) -> str:
         """What its stamp says when it is as it should be."""
-        words = (sys.version, str(ROOT), *self.requirements)
+        words = (sys.version, str(ROOT), *self.requirements, *self.compiled)
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
     @property
@@ -48,7 +54,9 @@ class Program:
 def programs() -> tuple[Program, ...]:
     """All that the list names."""
     tables = tomllib.loads(LIST.read_text())
-    return tuple(Program(name, tuple(table["requirements"])) for name, table in tables.items())
+    return tuple(
+        Program(name, tuple(table["requirements"]), tuple(table.get("compiled", ()))) for name, table in tables.items()
+    )
 
 
 def install(program: Program) -> str | None:
@@ -57,6 +65,8 @@ def install(program: Program) -> str | None:
     make = [sys.executable, "-m", "venv", "--without-pip", str(program.folder)]
     python = str(program.folder / "bin" / "python")
     fill = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *program.requirements]
+    if program.compiled:
+        fill += ["--no-cache-dir", "--no-binary", ",".join(program.compiled)]
     for command in (make, fill):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
@@ -74,17 +84,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Installs the worker programs that the tests run.")
     parser.add_argument("--again", action="store_true", help="also those that are there")
     options = parser.parse_args(argv)
-    for program in programs():
-        if program.is_there and not options.again:
-            continue
-        began_s = time.monotonic()
-        problem = install(program)
-        took = f"{time.monotonic() - began_s:.0f} s"
-        print(
-            f"{program.name}: {took}" if problem is None else f"{program.name}: cannot be installed: {problem}",
-            flush=True,
-        )
+    waiting = [program for program in programs() if options.again or not program.is_there]
+    waiting.sort(key=lambda program: not program.compiled)  # what takes longest begins first
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for said in pool.map(_install_and_say, waiting):
+            print(said, flush=True)
     return 0
+
+
+def _install_and_say(program: Program) -> str:
+    began_s = time.monotonic()
+    problem = install(program)
+    if problem is not None:
+        return f"{program.name}: cannot be installed: {problem}"
+    return f"{program.name}: {time.monotonic() - began_s:.0f} s"
 
 
 if __name__ == "__main__":

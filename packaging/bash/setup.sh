@@ -163,6 +163,15 @@ missing_worker_packages() {
     has_command redis-server || echo redis-server
     has_command rabbitmq-server || echo rabbitmq-server
     has_command uwsgi || printf '%s\n' uwsgi uwsgi-plugin-python3
+    has_command gcc || echo gcc
+    has_python_headers || echo python3-dev
+}
+
+# uWSGI from PyPI is compiled. A Python that is not the distribution's has its headers from elsewhere, or not at all.
+has_python_headers() {
+    local headers
+    headers=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [[ -e $headers/Python.h || $headers != /usr/include/* ]]
 }
 
 # install_without_services PACKAGE...: what a package would start, policy-rc.d forbids while it is installed.
