@@ -36,6 +36,7 @@ STEPS: Mapping[str, Step] = {
     "worker.major_faults": Step(0.5, 0.1),
     "worker.ctx_voluntary": _SWITCHES,
     "worker.ctx_involuntary": _SWITCHES,
+    "worker.accepts_per_s": Step(0.5, 0.1),
 }
 """The metrics of a reading, in the order of `values_of`, each with its step."""
 
@@ -45,10 +46,10 @@ METRICS = tuple(STEPS)
 
 def values_of(before: Reading | None, now: Reading, passed_s: float) -> Sequence[float | None]:
     """The values of METRICS; rates are those between two readings `passed_s` apart. None is what is not known."""
-    _, cpu, delay, anon, file, shmem, swap, minor, major, voluntary, involuntary, _, threads = now
+    _, cpu, delay, anon, file, shmem, swap, minor, major, voluntary, involuntary, _, threads, accepts = now
     if before is None or passed_s <= 0:
-        return anon, file, shmem, swap, threads, None, None, None, None, None, None
-    _, old_cpu, old_delay, _, _, _, _, old_minor, old_major, old_voluntary, old_involuntary, _, _ = before
+        return anon, file, shmem, swap, threads, None, None, None, None, None, None, None
+    _, old_cpu, old_delay, _, _, _, _, old_minor, old_major, old_voluntary, old_involuntary, _, _, old_accepts = before
     per_s, percent = 1 / passed_s, 100 / (passed_s * 1e9)
     return (
         anon,
@@ -62,6 +63,7 @@ def values_of(before: Reading | None, now: Reading, passed_s: float) -> Sequence
         _rate(old_major, major, per_s),
         _rate(old_voluntary, voluntary, per_s),
         _rate(old_involuntary, involuntary, per_s),
+        _rate(old_accepts, accepts, per_s),
     )
 
 

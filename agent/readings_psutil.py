@@ -58,4 +58,5 @@ def _reading(process: psutil.Process, ident: tuple[int, int]) -> Reading:
         involuntary_switches=None if switches is None else switches.involuntary,
         pid=ident[0],
         threads=threads,
+        accepts=None,
     )

@@ -279,6 +279,8 @@ class Rollup:
         attrs = sentences.exit_attrs(record, certificate)
         attrs["was_ready"] = worker.ready_us is not None
         attrs |= worker.health.attrs_at_death()
+        if record.accepts is not None:
+            attrs["accepts"] = record.accepts
         if not certificate.expected:
             attrs |= _artifact(worker)
         event = self._event(

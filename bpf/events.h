@@ -53,6 +53,7 @@ struct exit_record {
 	struct record_header header;
 	__u64 cpu_ns;        /* all threads, user and system */
 	__u64 peak_rss_bytes;
+	__u64 accepts;       /* connections of watched listeners, where the hook on accept is attached */
 	__u32 parent_pid;
 	__u32 wait_status;   /* as wait(2) gives it: signal in the low 7 bits, else exit code << 8 */
 	__u32 role;
@@ -131,7 +132,7 @@ enum table_size {
 struct tracked {
 	__u64 start_ns;
 	__u32 role;
-	__u32 padding;
+	__u32 accepts; /* connections of watched listeners since it is followed */
 };
 
 /* Value of the per-CPU map `counters`, indexed by record kind. */

@@ -118,11 +118,12 @@ int BPF_PROG(on_exit, struct task_struct *task)
 {
 	struct tracked *known = tracked_process(task);
 	struct exit_record *record;
-	__u32 pid, role;
+	__u32 pid, role, accepts;
 
 	if (!known || task->signal->live.counter > 0)
 		return 0;
 	role = known->role;
+	accepts = known->accepts;
 	pid = task->tgid;
 	if (bpf_map_delete_elem(&tracked, &pid) || role == ROLE_HELPER)
 		return 0;
@@ -131,6 +132,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		return 0;
 	record->cpu_ns = task->se.sum_exec_runtime + task->signal->sum_sched_runtime;
 	record->peak_rss_bytes = task->signal->maxrss * PAGE_BYTES;
+	record->accepts = accepts;
 	record->parent_pid = task->real_parent->tgid;
 	record->wait_status = wait_status(task);
 	record->role = role;

@@ -129,6 +129,15 @@ static __always_inline __u32 wait_bucket(__u64 waited_ns)
 	return bucket & (WAIT_BUCKETS - 1);
 }
 
+/* The process that accepts is the current one. */
+static __always_inline void count_accept(void)
+{
+	struct tracked *process = tracked_pid(bpf_get_current_pid_tgid() >> 32);
+
+	if (process)
+		__sync_fetch_and_add(&process->accepts, 1);
+}
+
 /* An accepted socket gets its file. */
 static __always_inline int on_accept(const struct sock *child)
 {
@@ -155,6 +164,7 @@ static __always_inline int on_accept(const struct sock *child)
 	__sync_fetch_and_add(&known->accepts, 1);
 	__sync_fetch_and_add(&known->waited_ns, waited_ns);
 	__sync_fetch_and_add(&known->waits[wait_bucket(waited_ns)], 1);
+	count_accept();
 	return 0;
 }
 

@@ -27,8 +27,8 @@ struct task_reading {
 	__u64 involuntary_switches;
 	__u32 pid;
 	__u32 threads;
+	__u32 accepts; /* connections, since the process is followed */
 	__u32 known;
-	__u32 padding;
 };
 
 /* How far a value may move from what was told of it before it is told again: by so many bytes, or by one part of so
@@ -41,6 +41,7 @@ enum reading_step {
 	QUIET_MINOR_FAULTS = 10,
 	QUIET_MAJOR_FAULTS = 0,
 	QUIET_SWITCHES = 5,
+	QUIET_ACCEPTS = 0,
 	RENEWAL_S = 60,
 };
 

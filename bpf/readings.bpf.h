@@ -78,24 +78,25 @@ __noinline int read_other_threads(unsigned long leader, struct task_reading *row
 	return 0;
 }
 
-/* Whether the task stands for a process that is read. The iterators visit every thread of the host: the first two
+/* The process that the task stands for, if it is read. The iterators visit every thread of the host: the first two
  * questions turn most of them away. Helpers and candidates are not read: nothing is told of them. */
-static __always_inline int is_read(struct task_struct *task)
+static __always_inline struct tracked *read_one(struct task_struct *task)
 {
 	struct tracked *known;
 
 	if (task->pid != task->tgid)
-		return 0;
+		return NULL;
 	known = tracked_process(task);
-	return known && (known->role == ROLE_MASTER || known->role == ROLE_WORKER);
+	return known && (known->role == ROLE_MASTER || known->role == ROLE_WORKER) ? known : NULL;
 }
 
-static __always_inline void read_process(struct task_struct *task, struct task_reading *row)
+static __always_inline void read_process(struct task_struct *task, const struct tracked *known, struct task_reading *row)
 {
 	unsigned long mm = (unsigned long)BPF_CORE_READ(task, mm);
 
 	row->start_ns = task->start_boottime;
 	row->pid = task->tgid;
+	row->accepts = known->accepts;
 	if (mm) /* a process that ends has none */
 		read_memory(mm, row);
 	read_leader(task, row);
@@ -110,10 +111,14 @@ int read_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct task_reading row = {};
+	struct tracked *known;
 
-	if (!task || !is_read(task))
+	if (!task)
 		return 0;
-	read_process(task, &row);
+	known = read_one(task);
+	if (!known)
+		return 0;
+	read_process(task, known, &row);
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }
@@ -174,7 +179,8 @@ static __always_inline int is_quiet(const struct task_reading *before, const str
 	       at_most(before->minor_faults, now->minor_faults, QUIET_MINOR_FAULTS, passed_ns) &&
 	       at_most(before->major_faults, now->major_faults, QUIET_MAJOR_FAULTS, passed_ns) &&
 	       at_most(before->voluntary_switches, now->voluntary_switches, QUIET_SWITCHES, passed_ns) &&
-	       at_most(before->involuntary_switches, now->involuntary_switches, QUIET_SWITCHES, passed_ns);
+	       at_most(before->involuntary_switches, now->involuntary_switches, QUIET_SWITCHES, passed_ns) &&
+	       at_most(before->accepts, now->accepts, QUIET_ACCEPTS, passed_ns);
 }
 
 static __always_inline void renew(struct told *told, const struct task_reading *now, __u64 after_ns)
@@ -196,15 +202,19 @@ int read_moved(struct bpf_iter__task *ctx)
 	struct moved_task row = {};
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct task_struct *task = ctx->task;
+	struct tracked *known;
 	struct told *told;
 	int moved, was_quiet;
 
-	if (!task || !is_read(task))
+	if (!task)
+		return 0;
+	known = read_one(task);
+	if (!known)
 		return 0;
 	told = bpf_task_storage_get(&told_tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!told)
 		return 0;
-	read_process(task, &row.now);
+	read_process(task, known, &row.now);
 	row.before = told->before;
 	row.passed_ns = told->seen_ns ? now_ns - told->seen_ns : 0;
 	if (!told->seen_ns) {

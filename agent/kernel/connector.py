@@ -153,6 +153,7 @@ class ConnectorSource:
             pid=event.pid,
             cpu_ns=left.cpu_ns if left is not None else None,
             peak_rss_bytes=None,
+            accepts=None,
             parent_pid=event.parent_pid or known.parent_pid,
             wait_status=event.wait_status,
             role=known.role,

@@ -100,7 +100,8 @@ def _open_core(object_path: Path, wishes: Mapping[str, Means]) -> _Core:
         return _no_core(in_words(error.errno, error.strerror or str(error)))
     tasks = _open_tasks(climbed, types)
     taken = {signal: rung for signal, rung in climbed.rungs.items() if not climbed.refusals.of(rung)}
-    return BpfSource(library, climbed.object, types), tasks, taken, _WhyNot(climbed.refusals)
+    source = BpfSource(library, climbed.object, types, counts_accepts=_counts_accepts(climbed))
+    return source, tasks, taken, _WhyNot(climbed.refusals)
 
 
 def _no_core(why: str) -> _Core:
@@ -115,12 +116,18 @@ def _open_tasks(climbed: Climbed, types: TypeInformation) -> TaskReader | None:
     try:
         for program in PROGRAMS:
             climbed.object.attach_iterator(program)
-        return TaskReader(climbed.object, types)
+        return TaskReader(climbed.object, types, counts_accepts=_counts_accepts(climbed))
     except LayoutError as error:
         climbed.refusals.rungs[rung] = str(error)
     except BpfError as error:
         climbed.refusals.rungs[rung] = in_words(error.errno, error.strerror or str(error))
     return None
+
+
+def _counts_accepts(climbed: Climbed) -> bool:
+    """Whether each process's own accepts are heard: by the rungs that know every connection's wait."""
+    rung = climbed.rungs.get("queue_wait")
+    return rung is not None and rung.means in ("fentry", "kprobe")
 
 
 def _open_bcc(

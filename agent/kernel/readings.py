@@ -32,13 +32,14 @@ class ReadingStep(IntEnum):
     QUIET_MINOR_FAULTS = 10
     QUIET_MAJOR_FAULTS = 0
     QUIET_SWITCHES = 5
+    QUIET_ACCEPTS = 0
     RENEWAL_S = 60
 
 
 class Reading(NamedTuple):
     """One process at one moment: sizes in bytes now, and sums over all threads since it began.
 
-    None is what the means cannot tell. `start_ns` is on CLOCK_BOOTTIME; with `pid` it names the process for good.
+    None is what the means cannot tell. `accepts` counts connections since the process is followed. `start_ns` is on CLOCK_BOOTTIME; with `pid` it names the process for good.
     """
 
     start_ns: int
@@ -54,6 +55,7 @@ class Reading(NamedTuple):
     involuntary_switches: int | None
     pid: int
     threads: int | None
+    accepts: int | None
 
 
 class Moved(NamedTuple):
@@ -80,40 +82,40 @@ class Iterators(Protocol):
 class TaskReader:
     """Reads the tracked masters and workers, all at once."""
 
-    def __init__(self, programs: Iterators, types: TypeInformation) -> None:
-        """Raises LayoutError when the object's rows are not what the agent expects."""
+    def __init__(self, programs: Iterators, types: TypeInformation, *, counts_accepts: bool) -> None:
+        """`counts_accepts`: the hook on accept is attached. Raises LayoutError when the rows are not what is expected."""
         self._programs = programs
+        self._counts_accepts = counts_accepts
         self._rows = types.struct("task_reading").packed
         self._moved_rows = types.struct("moved_task").packed
         _check(types)
 
     def read(self) -> list[Reading]:
         """All masters and workers; raises BpfError."""
-        return [_reading(row) for row in self._rows.iter_unpack(self._programs.run_iterator(READ_ALL))]
+        return [self._reading(row) for row in self._rows.iter_unpack(self._programs.run_iterator(READ_ALL))]
 
     def read_moved(self) -> list[Moved]:
         """Those of which there is something to tell since the look before; raises BpfError."""
-        return [_moved(row) for row in self._moved_rows.iter_unpack(self._programs.run_iterator(READ_MOVED))]
+        return [self._moved(row) for row in self._moved_rows.iter_unpack(self._programs.run_iterator(READ_MOVED))]
+
+    def _reading(self, row: tuple[int, ...]) -> Reading:
+        values, known = row[: len(Reading._fields)], row[len(Reading._fields)]
+        if known == _ALL:
+            return Reading._make(values if self._counts_accepts else (*values[:-1], None))
+        named = zip(Reading._fields, values, strict=True)
+        reading = Reading._make([value if _is_known(field, known) else None for field, value in named])
+        return reading if self._counts_accepts else reading._replace(accepts=None)
+
+    def _moved(self, row: tuple[int, ...]) -> Moved:
+        size = len(_ROW)
+        before, now, (passed_ns, renews, settles) = row[:size], row[size : 2 * size], row[2 * size :]
+        old = self._reading(before) if before[0] else None
+        return Moved(old, self._reading(now), passed_ns / 1e9, bool(renews), bool(settles))
 
 
 _ALL = Known.MEMORY | Known.THREADS | Known.RUN_DELAY
 _MEMORY = frozenset({"anon_bytes", "file_bytes", "shmem_bytes", "swap_bytes"})
-_ALWAYS = frozenset({"start_ns", "pid", "threads"})
-
-
-def _reading(row: tuple[int, ...]) -> Reading:
-    values = row[: len(Reading._fields)]
-    known = row[len(Reading._fields)]
-    if known == _ALL:
-        return Reading._make(values)
-    named = zip(Reading._fields, values, strict=True)
-    return Reading._make([value if _is_known(field, known) else None for field, value in named])
-
-
-def _moved(row: tuple[int, ...]) -> Moved:
-    size = len(_ROW)
-    before, now, (passed_ns, renews, settles) = row[:size], row[size : 2 * size], row[2 * size :]
-    return Moved(_reading(before) if before[0] else None, _reading(now), passed_ns / 1e9, bool(renews), bool(settles))
+_ALWAYS = frozenset({"start_ns", "pid", "threads", "accepts"})
 
 
 def _is_known(field: str, known: int) -> bool:
@@ -125,7 +127,7 @@ def _is_known(field: str, known: int) -> bool:
     return known & needed == needed
 
 
-_ROW = (*Reading._fields, "known", "padding")
+_ROW = (*Reading._fields, "known")
 
 
 def _check(types: TypeInformation) -> None:

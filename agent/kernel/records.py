@@ -62,13 +62,17 @@ class ExecRecord:
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """A tracked process ended; `wait_status` is what its parent's wait(2) returns. None is what the means cannot tell."""
+    """A tracked process ended; `wait_status` is what its parent's wait(2) returns. None is what the means cannot tell.
+
+    `accepts` counts connections of watched listeners since the process was followed.
+    """
 
     at_ns: int
     start_ns: int
     pid: int
     cpu_ns: int | None
     peak_rss_bytes: int | None
+    accepts: int | None
     parent_pid: int
     wait_status: int
     role: int

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from agent.kernel.figures import Counts, RunTime, parse_run_time
 from agent.kernel.layout import LayoutError, TypeInformation
 from agent.kernel.libbpf import BpfError, BpfMap, Libbpf, RingBuffer
 from agent.kernel.listener_table import ListenerTable
-from agent.kernel.records import Record, RecordDecoder, Role
+from agent.kernel.records import ExitRecord, Record, RecordDecoder, Role
 from agent.procfs import own_descriptor
 
 RECORDS_AT_ONCE = 512
@@ -41,8 +42,12 @@ class Programs(Protocol):
 class BpfSource:
     """Attached programs and their maps. `fd` becomes readable when records wait."""
 
-    def __init__(self, library: Libbpf, programs: Programs, types: TypeInformation) -> None:
+    def __init__(
+        self, library: Libbpf, programs: Programs, types: TypeInformation, *, counts_accepts: bool = False
+    ) -> None:
+        """`counts_accepts`: the hook on accept is among the programs."""
         self._object = programs
+        self._counts_accepts = counts_accepts
         self._decoder = RecordDecoder(types)
         self._tracked_value = types.struct("tracked").packed
         self._counter_value = types.struct("counter").packed
@@ -107,10 +112,13 @@ class BpfSource:
 
     def _decode(self, data: bytes) -> Record | None:
         try:
-            return self._decoder.decode(data)
+            record = self._decoder.decode(data)
         except LayoutError:
             self.unreadable += 1
             return None
+        if isinstance(record, ExitRecord) and not self._counts_accepts:
+            return replace(record, accepts=None)
+        return record
 
     def _set(self, target: BpfMap, key: bytes, value: bytes) -> None:
         try:

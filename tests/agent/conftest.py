@@ -25,6 +25,7 @@ def _exit_record(pid: int, wait_status: int, **other: Any) -> ExitRecord:
         "pid": pid,
         "cpu_ns": 1_500_000_000,
         "peak_rss_bytes": 40 * MIB,
+        "accepts": None,
         "parent_pid": MASTER_PID,
         "wait_status": wait_status,
         "role": 2,

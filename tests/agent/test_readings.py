@@ -25,8 +25,9 @@ BEFORE = Reading(
     involuntary_switches=7,
     pid=41,
     threads=1,
+    accepts=20,
 )
-UNKNOWN = Reading(1, None, None, None, None, None, None, None, None, None, None, 41, None)
+UNKNOWN = Reading(1, None, None, None, None, None, None, None, None, None, None, 41, None, None)
 
 values = st.one_of(
     st.none(), st.integers(0, 2**40), st.floats(0, 6400, allow_nan=False), st.sampled_from([0, 1, 100.0, 100.4, 100.6])
@@ -39,7 +40,12 @@ def named(values: Sequence[float | None]) -> dict[str, float | None]:
 
 def test_sizes_are_told_as_they_are_and_sums_as_rates() -> None:
     now = BEFORE._replace(
-        cpu_ns=2_500_000_000, run_delay_ns=600_000_000, minor_faults=5_400, voluntary_switches=104, threads=4
+        cpu_ns=2_500_000_000,
+        run_delay_ns=600_000_000,
+        minor_faults=5_400,
+        voluntary_switches=104,
+        threads=4,
+        accepts=50,
     )
     assert named(values_of(BEFORE, now, 2.0)) == {
         "worker.rss_anon_bytes": 30_000_000,
@@ -53,6 +59,7 @@ def test_sizes_are_told_as_they_are_and_sums_as_rates() -> None:
         "worker.major_faults": 0.0,
         "worker.ctx_voluntary": 2.0,
         "worker.ctx_involuntary": 0.0,
+        "worker.accepts_per_s": 15.0,
     }
 
 
@@ -113,6 +120,7 @@ def test_what_the_kernel_leaves_out_is_within_the_steps() -> None:
         ReadingStep.QUIET_MAJOR_FAULTS,
         ReadingStep.QUIET_SWITCHES,
         ReadingStep.QUIET_SWITCHES,
+        ReadingStep.QUIET_ACCEPTS,
     ]
     assert all(most <= step.least for most, step in zip(quiet, list(STEPS.values())[FIRST_RATE:], strict=True))
 

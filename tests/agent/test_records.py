@@ -28,20 +28,20 @@ def test_captured_records(decoder: RecordDecoder) -> None:
         decoder.decode(bytes.fromhex(line)) for line in CAPTURED.read_text().split()
     ]
     assert isinstance(started, ExecRecord)
-    assert (started.pid, started.comm, started.exe) == (293, "python", "python3.11")
+    assert (started.pid, started.comm, started.exe) == (285, "python", "python3.11")
     assert isinstance(forked, ForkRecord)
-    assert (forked.parent_pid, forked.pid) == (293, 294)
+    assert (forked.parent_pid, forked.pid) == (285, 286)
     assert isinstance(signal, SignalRecord)
-    assert (signal.pid, signal.signal, signal.code) == (294, 9, 128)
+    assert (signal.pid, signal.signal, signal.code) == (286, 9, 128)
     assert isinstance(oom, OomRecord)
-    assert (oom.pid, oom.allocator_pid, oom.limit_bytes) == (294, 294, 50 * 2**20)
+    assert (oom.pid, oom.allocator_pid, oom.limit_bytes) == (286, 286, 50 * 2**20)
     assert oom.cgroup_name == "rcap"
-    assert (oom.anon_bytes, oom.shmem_bytes) == (54865920, 0)
-    assert (oom.constraint, oom.chosen_pid, oom.group, oom.total_bytes) == (OomReason.CGROUP, 294, 0, 50 * 2**20)
+    assert (oom.anon_bytes, oom.shmem_bytes) == (54628352, 0)
+    assert (oom.constraint, oom.chosen_pid, oom.group, oom.total_bytes) == (OomReason.CGROUP, 286, 0, 50 * 2**20)
     assert isinstance(child, ExitRecord)
-    assert (child.pid, child.wait_status) == (294, 9)
+    assert (child.pid, child.wait_status) == (286, 9)
     assert isinstance(parent, ExitRecord)
-    assert (parent.pid, parent.wait_status) == (293, 0)
+    assert (parent.pid, parent.wait_status) == (285, 0)
     assert forked.start_ns == oom.start_ns == child.start_ns
 
 
@@ -55,7 +55,7 @@ def test_bytes_that_are_no_record_are_refused(decoder: RecordDecoder) -> None:
 @needs_object
 def test_layouts_come_from_the_object() -> None:
     types = TypeInformation(OBJECT.read_bytes())
-    assert types.struct("tracked").fields == ("start_ns", "role", "padding")
+    assert types.struct("tracked").fields == ("start_ns", "role", "accepts")
     assert types.struct("oom_context").packed.size == 40
     assert types.enum("role")["ROLE_WORKER"] == 2
     with pytest.raises(LayoutError, match="does not describe no_such_struct"):

@@ -11,16 +11,6 @@ from tests.workers.life import Seen
 from tests.workers.matrix import HEAD, cells, is_wrong, table_of_page, watch_all
 from tests.workers.variants import VARIANTS, Variant
 
-KNOWN_FAULTS = {
-    ("celery", "max_requests"): "exit code 155 is told as a stop by the master, which sends SIGTERM at the same time",
-    ("uwsgi", "crash"): "uWSGI catches SIGSEGV and exits with code 1, which is told as an error exit",
-    ("uwsgi", "max_requests"): "a SIGKILL at the end of a mercy is told as harakiri where none is configured",
-}
-"""Cells that are wrong at times, by program; they are told and fail nothing."""
-
-RACING = "uvicorn"
-RACE = "a worker whose fork is read after its exec is taken for a helper then, and its end is not told"
-
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
@@ -37,15 +27,11 @@ def test_what_is_seen_of_it(life: dict[str, Seen], variant: Variant) -> None:
     if seen is None:
         pytest.skip("not installed: ./reflex setup --dev installs it")
     wrong = {name: cell for name, cell in zip(HEAD, cells(seen), strict=True) if is_wrong(cell)}
-    known = [KNOWN_FAULTS[variant.program, name] for name in wrong if (variant.program, name) in KNOWN_FAULTS]
-    if wrong and (variant.program == RACING or len(known) == len(wrong)):
-        pytest.xfail("; ".join(known) or RACE)
     names = (seen.name, seen.later_name, seen.second_name)
     assert not wrong, f"{wrong}, settings {seen.settings}, names {names}\n{seen.log}"
 
 
 def test_the_page_says_the_same(life: dict[str, Seen]) -> None:
     page = {row[:3]: row for line in table_of_page() if (row := tuple(line.strip("| ").split(" | ")))}
-    sure = [row for seen in life.values() if not any(map(is_wrong, row := cells(seen)))]
-    other = [row for row in sure if page.get(row[:3]) != row and not any(map(is_wrong, page.get(row[:3], ())))]
+    other = [row for seen in life.values() if page.get((row := cells(seen))[:3]) != row]
     assert other == [], "renew it: .venv/bin/python -m tests.workers.matrix"
