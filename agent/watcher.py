@@ -226,13 +226,18 @@ class Watcher:
         if record.role != Role.CANDIDATE or process is None:
             return []
         kind = self._kind(process)
-        if kind is None and record.role_before in (Role.WORKER, Role.HELPER):
+        if kind is None and record.role_before in (Role.WORKER, Role.HELPER) and not self._may_embed_gunicorn(record):
             self._unproven.pop(record.pid, None)
             self._track(record.pid, record.start_ns, Role.HELPER)
             return []
         self._unproven.pop(record.pid, None)
         self._add_candidate(_Candidate(process, kind, self._command(kind, process), at_us))
         return []
+
+    def _may_embed_gunicorn(self, record: ExecRecord) -> bool:
+        """Whether a program of somebody's own may be a new master that Gunicorn's old one begins (USR2)."""
+        parent = self._rollup.services.get(record.parent_pid)
+        return parent is not None and parent.kind == gunicorn.KIND
 
     def _master_executed(self, process: Process) -> None:
         """A master that becomes its own program anew, as uWSGI does on a reload, may have other settings then."""
@@ -323,10 +328,8 @@ class Watcher:
         service, fork = one.service, one.fork
         inode = None
         if service.kind == gunicorn.KIND:
-            others = frozenset(w.heartbeat_inode for w in service.workers.values() if w.heartbeat_inode is not None)
-            own = gunicorn.heartbeat(self._procfs.open_files(pid, gunicorn.HEARTBEAT_MARK), others)
-            what = Child.UNKNOWN if own is None else Child.WORKER
-            inode = None if own is None else own.inode
+            inode = self._new_heartbeat(service, pid)
+            what = Child.UNKNOWN if inode is None else Child.WORKER
         else:
             what = KINDS[service.kind].child(self._looks, pid, one.argv, service.settings)
         if what is Child.HELPER:
@@ -337,6 +340,18 @@ class Watcher:
         self._candidates.pop(pid, None)
         self._track(pid, fork.start_ns, Role.WORKER)
         return self._appeared(one, inode)
+
+    def _new_heartbeat(self, service: Service, pid: int) -> int | None:
+        """Inode of a heartbeat file that this process shares with its master and no other worker has.
+
+        A new master, which an old one forks (USR2), holds files of its own workers only.
+        """
+        others = frozenset(w.heartbeat_inode for w in service.workers.values() if w.heartbeat_inode is not None)
+        own = gunicorn.heartbeat(self._procfs.open_files(pid, gunicorn.HEARTBEAT_MARK), others)
+        if own is None:
+            return None
+        shared = {file.inode for file in self._procfs.open_files(service.master_pid, gunicorn.HEARTBEAT_MARK)}
+        return own.inode if own.inode in shared else None
 
     def _appeared(self, one: _Unproven, heartbeat_inode: int | None) -> list[Event]:
         fork, at_us = one.fork, self._clock.boot_to_us(one.fork.at_ns)
@@ -422,7 +437,8 @@ class Watcher:
     def _new_service(self, kind: Kind, process: Process, command: Command) -> Service:
         """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
         now = self._procfs.process(process.pid) or process
-        titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND else None
+        old_master = self._rollup.services.get(process.parent_pid) if kind.KIND == gunicorn.KIND else None
+        titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND and old_master is None else None
         if titled is not None:
             named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
             command = replace(command, name=named.name, app=named.app)
@@ -432,6 +448,8 @@ class Watcher:
         name = said.name or service_name(
             kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role
         )
+        if old_master is not None and old_master.kind == kind.KIND:
+            name = old_master.name  # its own title says `.2` until the old one is gone
         return Service(
             name=self._free_name(name, kind, process, listeners, command),
             kind=kind.KIND,
@@ -452,24 +470,24 @@ class Watcher:
     ) -> str:
         """The name, with what tells it apart if another living service has it that is not the new one's parent."""
 
-        def is_free(name: str) -> bool:
-            alive = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
-            return all(s.master_pid in (process.parent_pid, process.pid) for s in alive)
+        def others(name: str) -> list[Service]:
+            alive = (s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None)
+            return [one for one in alive if one.master_pid not in (process.parent_pid, process.pid)]
 
+        if not others(name):
+            return name
+        is_alike = any(one.kind == kind.KIND and one.settings.role == command.settings.role for one in others(name))
         settings = command.settings
         addresses = [one.address for one in listeners if kind.serves_clients(one.address)]
         apart = (
-            kind.KIND if settings.role != "beat" else "celery beat",
+            "" if is_alike else kind.KIND if settings.role != "beat" else "celery beat",
             ",".join(settings.queues),
             (settings.node or "").partition("@")[0],
-            next(iter(addresses), ""),
-            next(iter(settings.binds), ""),
+            next(iter((*settings.binds, *addresses)), "").removeprefix("tcp "),
             settings.config_file or "",
             f"pid {process.pid}",
         )
-        if is_free(name):
-            return name
-        return next(full for mark in apart if mark and is_free(full := f"{name} ({mark[:LONGEST_MARK]})"))
+        return next(full for mark in apart if mark and not others(full := f"{name} ({mark[:LONGEST_MARK]})"))
 
     def _follow(self, service: Service) -> None:
         self._track(service.master_pid, service.start_ticks * NS_PER_TICK, Role.MASTER)

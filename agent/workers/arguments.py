@@ -60,13 +60,19 @@ def _value_of_next(rest: list[str]) -> str:
     return rest.pop() if rest and not rest[-1].startswith("--") else ""
 
 
+def program_name(word: str) -> str:
+    """What a program's file is called; of `…/gunicorn/__main__.py`, as `-m gunicorn` shows when it starts anew, `gunicorn`."""
+    path = PurePosixPath(word)
+    return path.parent.name if path.name == "__main__.py" else path.name
+
+
 def after_program(argv: Sequence[str], programs: Collection[str]) -> list[str] | None:
     """The arguments of a program that the vector starts by its file, by an interpreter, or as `-m`; None if it does not.
 
     `/venv/bin/python -I -m celery …`, `/venv/bin/python /venv/bin/celery …` and `celery …` are the same.
     """
     for index, word in enumerate(argv):
-        if PurePosixPath(word).name in programs and (index == 0 or argv[index - 1] == "-m" or index == 1):
+        if program_name(word) in programs and (index == 0 or argv[index - 1] == "-m" or index == 1):
             return list(argv[index + 1 :])
         if index and argv[index - 1] == "-m":
             return None

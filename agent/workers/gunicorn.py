@@ -6,11 +6,10 @@ import ast
 import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from pathlib import PurePosixPath
 
 from agent.deaths import SIGABRT, DeathRules, ExitCode
 from agent.procfs import OpenFile
-from agent.workers.arguments import Arguments, number, shell_words, take_apart, whole
+from agent.workers.arguments import Arguments, number, program_name, shell_words, take_apart, whole
 from agent.workers.kind import Child, Command, Files, Look, Signs
 from agent.workers.settings import ServiceSettings
 
@@ -62,7 +61,7 @@ def is_command(argv: Sequence[str]) -> bool:
         return False
     if argv[0].startswith("gunicorn: "):
         return True
-    if any(PurePosixPath(word).name == "gunicorn" for word in argv[:2]):
+    if any(program_name(word) == "gunicorn" for word in argv[:2]):
         return True
     return any(flag == "-m" and module in _MODULES for flag, module in pairwise(argv))
 
@@ -146,7 +145,7 @@ def last_beat_ns(file: OpenFile, *, uptime_ns: int, wall_offset_ns: int) -> int 
 def _own_arguments(argv: Sequence[str]) -> list[str]:
     """The arguments after the program's name: after `gunicorn`, or after `-m gunicorn`."""
     for index, word in enumerate(argv):
-        if PurePosixPath(word).name in _MODULES:
+        if program_name(word) in _MODULES:
             return list(argv[index + 1 :])
     return []
 

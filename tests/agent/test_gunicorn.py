@@ -19,6 +19,8 @@ NO_ENVIRONMENT: dict[str, str] = {}
         (("python3", "-m", "gunicorn", "shop:app"), True),
         (("python3", "-I", "-m", "gunicorn.app.wsgiapp", "shop:app"), True),
         (("/usr/bin/gunicorn",), True),
+        (("python3", "/v/lib/python3.11/site-packages/gunicorn/__main__.py", "shop:app"), True),
+        (("python3", "/srv/shop/__main__.py", "shop:app"), False),
         (("grep", "-r", "gunicorn"), False),
         (("vim", "gunicorn.conf.py"), False),
         (("python3", "manage.py", "runserver"), False),
@@ -53,6 +55,8 @@ def test_the_command_line_wins_over_the_environment() -> None:
     assert (settings.workers, settings.timeout_s, settings.preload, settings.binds) == (4, 90.0, True, ("127.0.0.1:0",))
     assert (settings.threads, settings.worker_class, settings.max_requests) == (3, "gthread", 0)
     assert read_command(argv, NO_ENVIRONMENT, EMPTY).name is None
+    again = ("python", "/v/site-packages/gunicorn/__main__.py", "-w4", "shop.wsgi:app")
+    assert read_command(again, NO_ENVIRONMENT, EMPTY).settings.workers == 4
 
 
 def test_a_configuration_file_is_read_but_never_run() -> None:

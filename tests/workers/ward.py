@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -103,7 +103,8 @@ class Ward:
 
     def __init__(self, folder: Path, *, boot_hang_s: float = 60.0, stuck_after_s: float = 60.0) -> None:
         self.folder = folder
-        self._kernel: Kernel = open_kernel(Settings().bpf_object, {}, procfs := ProcFs())
+        self._procfs = procfs = ProcFs()
+        self._kernel: Kernel = open_kernel(Settings().bpf_object, {}, procfs)
         clock = Clock()
         self._spool = Spool.open(folder / "spool", 64 * MIB)
         self._reporter = Listed(self._spool, clock)
@@ -126,6 +127,7 @@ class Ward:
         self.readings.health = self.health
         self._queues = QueueBeat(procfs, self.rollup, self._kernel, self._reporter, clock)
         self._masters: list[subprocess.Popen[bytes]] = []
+        self._adopted: dict[int, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._visits: list[asyncio.Task[None]] = []
         self.port = 0
@@ -146,19 +148,22 @@ class Ward:
             with suppress(ProcessLookupError):
                 os.killpg(master.pid, signal.SIGKILL)
             master.wait()
+        for pid, start_ticks in self._adopted.items():
+            if self._procfs.start_ticks(pid) == start_ticks:
+                os.kill(pid, signal.SIGKILL)
         self._spool.close()
         self._kernel.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result
 
-    async def start(self, program: str, *words: str) -> Service:
+    async def start(self, program: str, *words: str, environment: Mapping[str, str] | None = None) -> Service:
         """Starts a program, and waits until its workers are ready; its service."""
-        pid = self.begin(program, *words)
+        pid = self.begin(program, *words, environment=environment)
         await self.until(lambda: self._is_ready(pid), 30)
         return self.rollup.services[pid]
 
-    def begin(self, program: str, *words: str) -> int:
+    def begin(self, program: str, *words: str, environment: Mapping[str, str] | None = None) -> int:
         """Starts a program of a venv of the matrix, else of the system; {port} is filled in. The master's pid."""
         (self.folder / "app.py").write_text(APP)
         (self.folder / "asgi.py").write_text(ASGI)
@@ -166,9 +171,17 @@ class Ward:
         filled = [word.replace("{port}", str(self.port)) for word in words]
         command = [str(PROGRAMS / program / "bin" / "python"), "-m", *filled] if program else filled
         with (self.folder / "log").open("ab") as log:
-            master = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, process_group=0)
+            more = {**os.environ, **(environment or {})}
+            master = subprocess.Popen(command, cwd=self.folder, env=more, stdout=log, stderr=log, process_group=0)
         self._masters.append(master)
         return master.pid
+
+    def adopt(self, pid: int) -> int:
+        """A process that a program started here left behind on purpose, a daemon: it ends with the ward, too."""
+        start_ticks = self._procfs.start_ticks(pid)
+        assert start_ticks is not None
+        self._adopted[pid] = start_ticks
+        return pid
 
     def visit(self, path: str) -> asyncio.Task[None]:
         """A request whose answer is not waited for."""
@@ -186,8 +199,14 @@ class Ward:
         """Waits for something to become true; AssertionError when it does not."""
         deadline = time.monotonic() + seconds
         while not ask():
-            assert time.monotonic() < deadline, (self.told(), (self.folder / "log").read_text()[-2000:])
+            assert time.monotonic() < deadline, self._story()
             await asyncio.sleep(LOOK_S)
+
+    def _story(self) -> str:
+        """What was told, and the programs' last lines."""
+        services = [f"{one.name} (pid {one.master_pid}, {len(one.workers)} workers)" for one in self.services()]
+        told = [f"{event.kind}: {event.text}" for event in self._reporter.told]
+        return "\n".join((*services, *told[-30:], *(self.folder / "log").read_text().splitlines()[-15:]))
 
     def told(self, kind: str = "worker.") -> list[Event]:
         """What was told of this kind or these kinds."""
@@ -196,7 +215,7 @@ class Ward:
 
     def services(self) -> list[Service]:
         """The services of the programs started here: there may be others on the host."""
-        mine = {master.pid for master in self._masters}
+        mine = {master.pid for master in self._masters} | self._adopted.keys()
         return [service for service in self.rollup.services.values() if service.master_pid in mine]
 
     def workers(self) -> list[Worker]:
@@ -204,12 +223,23 @@ class Ward:
         return [worker for service in self.services() for worker in service.workers.values()]
 
     async def _watch(self) -> None:
-        while True:
-            for record in self._kernel.read():
-                self._keep(self.watcher.on_record(record))
-            self._keep(self.watcher.look_for_ready())
-            self._keep(self.watcher.tick())
-            await asyncio.sleep(LOOK_S)
+        """Reads records as they come, as the agent does: a title hides a command line within milliseconds."""
+        waiting, loop = asyncio.Event(), asyncio.get_running_loop()
+        for source in self._kernel.sources:
+            loop.add_reader(source.fd, waiting.set)
+        try:
+            while True:
+                waiting.clear()
+                for record in self._kernel.read():
+                    self._keep(self.watcher.on_record(record))
+                self._keep(self.watcher.look_for_ready())
+                self._keep(self.watcher.tick())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await waiting.wait()
+        finally:
+            for source in self._kernel.sources:
+                loop.remove_reader(source.fd)
 
     def _keep(self, events: list[Event]) -> None:
         self.health.notice(events)
