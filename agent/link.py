@@ -135,7 +135,8 @@ class Link:
                     return
                 backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(pause.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await pause.wait()
 
     async def _send_waiting(self) -> None:
         """Sends batch after batch until all that waited is sent; at least one, which is then the heartbeat.

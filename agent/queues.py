@@ -63,21 +63,27 @@ class QueueSecond:
 
 
 def between(before: QueueReading, now: QueueReading, *, after: int, until: int) -> QueueSecond:
-    """What happened between two readings. Of the extremes those of the seconds `after` < second <= `until` count."""
+    """What happened between two readings. Of the extremes those of the seconds `after` < second <= `until` count.
+
+    Where drops are counted whatever their reason, those of a queue that was not full have turned nobody away. Between
+    two looks a queue can be deeper than both: then half full is enough to believe them.
+    """
     seconds = [seen for seen in now.seconds if after < seen.second <= until]
     depths = [seen.depth for seen in seconds] + ([now.depth] if now.depth is not None else [])
     bounds = [*depths, *([now.depth_at_most] if now.depth_at_most is not None else [])]
+    limit = max(seconds, key=lambda seen: seen.second).limit if seconds else now.limit
+    may_be_full = limit is None or max(bounds, default=limit) >= (limit if now.arrivals is not None else limit / 2)
     return QueueSecond(
         depth=max(depths, default=None),
         depth_at_most=max(bounds) if now.depth_at_most is not None else None,
-        limit=max(seconds, key=lambda seen: seen.second).limit if seconds else now.limit,
+        limit=limit,
         arrivals=_risen(before.arrivals, now.arrivals),
         found_waiting=_risen(before.found_waiting, now.found_waiting),
         accepts=_risen(before.accepts, now.accepts),
         waited_ns=_risen(before.waited_ns, now.waited_ns),
         longest_wait_ns=max((seen.longest_wait_ns for seen in seconds), default=0),
         waits=None if now.waits is None else _less(now.waits, before.waits),
-        turned_away=_risen(before.turned_away, now.turned_away),
+        turned_away=_risen(before.turned_away, now.turned_away) if may_be_full or not now.any_reason else 0,
         blocked=_risen(before.blocked, now.blocked),
     )
 

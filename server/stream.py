@@ -83,7 +83,8 @@ class Stream:
     async def _follow(self, request: web.Request, response: web.StreamResponse, reader: Reader, seen: int) -> None:
         while True:
             try:
-                message = await asyncio.wait_for(reader.queue.get(), KEEPALIVE_S)
+                async with asyncio.timeout(KEEPALIVE_S):
+                    message = await reader.queue.get()
             except TimeoutError:
                 if not await self._may_read(request):
                     return

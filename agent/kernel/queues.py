@@ -24,7 +24,8 @@ class QueueReading:
     which something was seen. All other numbers have risen since the listener is watched: `found_waiting` is the sum,
     over arrivals, of the connections that were there before; `waits[0]` counts accepts after less than 1 us,
     `waits[i]` those after 2^(i-1) to 2^i us, the last one all longer ones; `turned_away` counts TCP handshake packets
-    dropped, or unix connects refused, because the queue was full; `blocked` counts unix connects that waited for room.
+    dropped, or unix connects refused, because the queue was full, or for any reason where `any_reason` says so (a listener
+    with TCP_DEFER_ACCEPT drops the last packet of each handshake); `blocked` counts unix connects that waited for room.
     """
 
     depth: int | None = None
@@ -38,6 +39,7 @@ class QueueReading:
     waits: tuple[int, ...] | None = None
     turned_away: int | None = None
     blocked: int | None = None
+    any_reason: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ class Queues:
                 limit=sight.limit,
                 seconds=watched.seconds,
                 turned_away=_dropped(watched.drops),
+                any_reason=True,
             )
         arrivals = _arrivals(row, hearing)
         depth = _depth_now(row, sight, hearing)
@@ -212,6 +215,7 @@ class Queues:
             waits=row.waits if hearing.accepts else None,
             turned_away=_turned_away(watched, row, hearing),
             blocked=row.blocked if hearing.refusals else None,
+            any_reason=not hearing.refusals,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,18 @@ class TestBetween:
         second = between(before, now, after=3, until=4)
         assert (second.arrivals, second.accepts, second.waited_ns, second.waits) == (5, 7, 400, (1, 6))
         assert (second.turned_away, second.blocked) == (0, 2)
+
+    @pytest.mark.parametrize(
+        ("depth", "arrivals", "any_reason", "turned_away"),
+        [(8, 20, True, 5), (7, 20, True, 0), (7, 20, False, 5), (4, None, True, 5), (3, None, True, 0)],
+    )
+    def test_drops_for_other_reasons_turn_nobody_away(
+        self, depth: int, arrivals: int | None, any_reason: bool, turned_away: int
+    ) -> None:
+        """A listener with TCP_DEFER_ACCEPT drops the last packet of each handshake."""
+        seen = QueueReading(depth=0, depth_at_most=0, limit=8, seconds=(SecondSeen(4, depth, 8),))
+        now = replace(seen, arrivals=arrivals, turned_away=5, any_reason=any_reason)
+        assert between(QueueReading(), now, after=3, until=4).turned_away == turned_away
 
     def test_what_the_means_cannot_tell_stays_unknown(self) -> None:
         second = between(QueueReading(), QueueReading(), after=3, until=4)
