@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from agent.procfs import Listener, OpenFile, ProcFs
 
 KEPT_S = 0.25
+FRESH_S = 0.02
+"""A process whose sockets are all unknown may have begun to listen since the look; older ones are not believed then."""
 
 
 class Looks:
@@ -39,17 +41,19 @@ class Looks:
         return frozenset(self._listening_to(pid))
 
     def listeners(self, pid: int) -> tuple[Listener, ...]:
-        """The listening sockets that the process holds open; those of its namespace may be KEPT_S old."""
+        """The listening sockets that the process holds open; if any is known, those of its namespace may be KEPT_S old."""
         held = self._procfs.sockets(pid)
         if not held:
             return ()
         every = self._listening_to(pid)
+        if not held & every.keys():
+            every = self._listening_to(pid, kept_s=FRESH_S)
         return tuple(every[inode] for inode in every if inode in held)
 
-    def _listening_to(self, pid: int) -> Mapping[int, Listener]:
+    def _listening_to(self, pid: int, *, kept_s: float = KEPT_S) -> Mapping[int, Listener]:
         name, now_s = self._procfs.network(pid), self._clock_s()
         kept = self._listening.get(name)
-        if kept is not None and now_s - kept[0] < KEPT_S:
+        if kept is not None and now_s - kept[0] < kept_s:
             return kept[1]
         self._listening = {one: old for one, old in self._listening.items() if now_s - old[0] < KEPT_S}
         found = self._procfs.listening(pid)

@@ -618,6 +618,19 @@ def foreign_namespaces() -> tuple[str, ...]:
     )
 
 
+@contextlib.contextmanager
+def short_path(folder: Path) -> Iterator[Path]:
+    """The folder under a short name, for as long as this lasts: the address of a unix socket holds some 100 bytes.
+
+    Raises OSError.
+    """
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
 def own_descriptor(fd: int) -> dict[str, str]:
     """What the kernel says of one of this process's own file descriptors: name to text, as in /proc/self/fdinfo."""
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:

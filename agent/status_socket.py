@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from agent.procfs import short_path
+
 NAME = "status.sock"
 MOST_BYTES = 16 * 1024 * 1024
 WITHIN_S = 5.0
@@ -42,7 +44,8 @@ class StatusSocket:
         """Begins to answer; what is wrong if it cannot, to follow "the agent". A file that a killed agent left is replaced."""
         try:
             self._path.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._answer, self._path)
+            with short_path(self._path.parent) as folder:
+                self._server = await asyncio.start_unix_server(self._answer, folder / NAME)
             self._path.chmod(0o600)
         except OSError as error:
             return f"cannot be asked for its status: {self._path}: {error.strerror or error}"
@@ -75,7 +78,8 @@ def ask(folder: Path) -> dict[str, Any]:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as asking:
         asking.settimeout(WITHIN_S)
         try:
-            asking.connect(str(path))
+            with short_path(folder) as short:
+                asking.connect(str(short / NAME))
             raw = _all_of(asking)
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise NoAgentError(

@@ -41,6 +41,16 @@ async def test_whoever_asks_gets_the_document_of_that_moment(tmp_path: Path) -> 
         await asyncio.to_thread(ask, tmp_path)
 
 
+async def test_a_folder_whose_name_is_longer_than_a_sockets_address(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    server = StatusSocket(folder, lambda: {"count": 1})
+    assert await server.open() is None
+    assert (await asyncio.to_thread(ask, folder))["count"] == 1
+    await server.close()
+    assert list(folder.iterdir()) == []
+
+
 async def test_nothing_is_made_before_somebody_asks(tmp_path: Path) -> None:
     made: list[int] = []
 
@@ -180,4 +190,4 @@ async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "cannot be asked for its status" in problem
     problem = await StatusSocket(tmp_path / ("x" * 120), dict).open()
     assert problem is not None
-    assert "too long" in problem
+    assert "No such file" in problem

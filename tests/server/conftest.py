@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,6 +175,12 @@ def _make_event(**other: Any) -> dict[str, Any]:
         "text": "worker 4121 (shop-web on web-3) ended: exit code 0",
         **other,
     }
+
+
+@pytest.fixture(autouse=True)
+def own_tempdir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded store that is opened in this process moves its temporary files; other tests are not to follow it."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -146,8 +145,7 @@ async def test_they_outlive_kill_9(own_server: Any, connect: Any) -> None:
             assert (await answer.json())["content"] == artifact["content"]
 
 
-def test_the_store_forgets_them_after_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", None)
+def test_the_store_forgets_them_after_their_time(tmp_path: Path) -> None:
     now_us = time.time_ns() // 1000
 
     async def live() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +52,8 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
-def database(tmp_path: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+def database(tmp_path: Path, runner: asyncio.Runner) -> Iterator[Database]:
     """An empty embedded store."""
-    monkeypatch.setattr(tempfile, "tempdir", None)
     opened = runner.run(open_embedded(tmp_path / "store", memory_bytes=MEMORY_BYTES))
     yield opened
     runner.run(opened.close())
