@@ -46,6 +46,7 @@ _BROKER_SCHEMES = frozenset(
     {"redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp", "valkey", "valkeys"}
 )
 _BROKER_NAMES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "BROKER_URL")
+_POLLS = ("poll", "select")
 _MOST_BROKERS = 4
 
 
@@ -101,7 +102,8 @@ def is_up(look: Look, pid: int, children: Collection[int], command: Command) -> 
 
 
 def child(look: Look, pid: int, master_argv: Sequence[str], settings: ServiceSettings) -> Child:
-    """A fork that stays Celery is of the pool, unless its title says that it is the beat inside (`-B`)."""
+    """A fork that stays Celery is of the pool, unless it is the beat inside (`-B`): its title says so, or it never waits
+    for its node as the pool does."""
     argv = look.command(pid)
     if not argv:
         return Child.UNKNOWN
@@ -109,21 +111,27 @@ def child(look: Look, pid: int, master_argv: Sequence[str], settings: ServiceSet
         return Child.HELPER
     if _CHILD_TITLE.match(argv[0]):
         return Child.WORKER
-    forks = settings.worker_class in FORKING_POOLS
-    return Child.WORKER if forks and argv == tuple(master_argv) and look.sleeps_in(pid) is not None else Child.UNKNOWN
+    sleeps_in = look.sleeps_in(pid)
+    if settings.worker_class not in FORKING_POOLS or argv != tuple(master_argv) or sleeps_in is None:
+        return Child.UNKNOWN
+    may_be_beat = any(word in ("-B", "--beat") for word in argv)
+    return Child.UNKNOWN if may_be_beat and not _waits_for_its_node(sleeps_in) else Child.WORKER
 
 
 def is_ready(look: Look, pid: int) -> bool | None:
     """A process of a pool that sleeps until its node hands it a task."""
-    waits_in = look.sleeps_in(pid)
-    return waits_in is not None and any(
-        word in waits_in for word in ("pipe", "poll", "select", "unix_stream", "skb_wait", "0")
-    )
+    sleeps_in = look.sleeps_in(pid)
+    return sleeps_in is not None and (_waits_for_its_node(sleeps_in) or any(word in sleeps_in for word in _POLLS))
 
 
 def serves_clients(address: str) -> bool:
     """A node has no clients that connect to it."""
     return True
+
+
+def _waits_for_its_node(sleeps_in: str) -> bool:
+    """Whether a process of a pool sleeps in this function of the kernel until it is handed a task; `0`: it is hidden."""
+    return sleeps_in == "0" or any(word in sleeps_in for word in ("pipe", "unix_stream", "skb_wait"))
 
 
 def _own_name(node: str | None) -> str | None:

@@ -179,11 +179,13 @@ async def test_two_nodes_and_a_beat_of_one_application(ward: Ward, tmp_path: Pat
         assert _running(second)()
 
 
-async def test_a_beat_inside_of_a_node_is_no_process_of_its_pool(ward: Ward, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["celery-newest", "celery-54"])
+async def test_a_beat_inside_of_a_node_is_no_process_of_its_pool(ward: Ward, tmp_path: Path, program: str) -> None:
+    """The second has no setproctitle."""
     with redis_server(tmp_path, password=None) as redis:
         _write_tasks(ward)
         broker = {"TASKS_BROKER": redis.url()}
-        node = await ward.start("celery-newest", *CELERY, "-B", "-s", "schedule", "-n", "mail@%h", environment=broker)
+        node = await ward.start(program, *CELERY, "-B", "-s", "schedule", "-n", "mail@%h", environment=broker)
         await ward.until(lambda: list(ward.folder.glob("schedule*")), 20)
         assert len(node.workers) == 2
 
