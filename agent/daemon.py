@@ -238,7 +238,7 @@ class Daemon:
         return HealthBeat(
             self._procfs,
             self._rollup,
-            self._watcher,
+            self._watcher.heartbeats,
             stacks,
             Snapshots(self._procfs, stacks, settings.state_dir / SNAPSHOTS_FOLDER, self._reporter.artifact),
             self._reporter,

@@ -8,17 +8,17 @@ from typing import Protocol
 
 from agent.clock import Clock
 from agent.deaths import SIGABRT
-from agent.discovery import FoundMaster, FoundWorker, find_masters, kind_of_command
+from agent.discovery import FoundMaster, FoundWorker, find_masters
+from agent.heartbeats import HeartbeatFiles
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
-from agent.looks import Looks, ProcessFiles
+from agent.looks import Looks
+from agent.making import Maker
 from agent.memory import Memory, Remembered
-from agent.naming import service_name
-from agent.overrides import NONE, Override, first_fitting
-from agent.procfs import Listener, Process, ProcFs
+from agent.overrides import NONE, Override
+from agent.procfs import Process, ProcFs
 from agent.release import release_of
 from agent.rollup import NS_PER_TICK, Rollup
 from agent.service import Birth, Service, Worker
-from agent.slots import Slots
 from agent.wire import Event
 from agent.workers import KINDS, gunicorn, uwsgi
 from agent.workers.kind import Child, Command, Kind
@@ -36,7 +36,6 @@ UNPROVEN_FOR_US = 600_000_000
 """How long a fork of a master may take to show whether it is a worker."""
 
 MAX_UNPROVEN = 1024
-LONGEST_MARK = 60
 RELOADS_FOR_US = 5_000_000
 """After a signal to a master its release may be another one."""
 
@@ -98,11 +97,12 @@ class Watcher:
         memory: Memory | None = None,
         overrides: Sequence[Override] = NONE,
     ) -> None:
-        self._overrides = overrides
         self._memory = memory
         self._kept = -1
         self._procfs = procfs
         self._looks = Looks(procfs)
+        self._maker = Maker(procfs, self._looks, overrides, rollup.services)
+        self.heartbeats = HeartbeatFiles(procfs, clock)
         self._rollup = rollup
         self._clock = clock
         self._kernel = kernel
@@ -148,7 +148,7 @@ class Watcher:
     def _look_around(self) -> tuple[list[Event], bool]:
         events: list[Event] = []
         adopted = False
-        for found in find_masters(self._procfs, self._kind):
+        for found in find_masters(self._procfs, self._maker.kind):
             known = self._rollup.services.get(found.process.pid)
             if known is None or known.start_ticks != found.process.start_ticks:
                 events += self._promote_found(found) or self._adopt(found)
@@ -225,13 +225,13 @@ class Watcher:
             self._master_executed(process)
         if record.role != Role.CANDIDATE or process is None:
             return []
-        kind = self._kind(process)
+        kind = self._maker.kind(process)
         if kind is None and record.role_before in (Role.WORKER, Role.HELPER) and not self._may_embed_gunicorn(record):
             self._unproven.pop(record.pid, None)
             self._track(record.pid, record.start_ns, Role.HELPER)
             return []
         self._unproven.pop(record.pid, None)
-        self._add_candidate(_Candidate(process, kind, self._command(kind, process), at_us))
+        self._add_candidate(_Candidate(process, kind, self._maker.command(kind, process), at_us))
         return []
 
     def _may_embed_gunicorn(self, record: ExecRecord) -> bool:
@@ -244,7 +244,7 @@ class Watcher:
         service = self._rollup.services.get(process.pid)
         if service is None or service.start_ticks != process.start_ticks:
             return
-        command = self._command(KINDS[service.kind], process)
+        command = self._maker.command(KINDS[service.kind], process)
         service.settings, service.timeout_s = command.settings, command.settings.timeout_s
         service.broker_urls = command.broker_urls or service.broker_urls
         service.release = release_of(self._procfs, process.pid, process.folder)
@@ -294,7 +294,7 @@ class Watcher:
         """A candidate has become a service."""
         del self._candidates[pid]
         kind = candidate.kind or KINDS[gunicorn.KIND]
-        service = self._new_service(kind, candidate.process, candidate.command)
+        service = self._maker.service(kind, candidate.process, candidate.command)
         parent_pid = candidate.process.parent_pid
         events = self._rollup.service_appeared(service, candidate.since_us, started=True, parent_pid=parent_pid)
         self._follow(service)
@@ -328,7 +328,7 @@ class Watcher:
         service, fork = one.service, one.fork
         inode = None
         if service.kind == gunicorn.KIND:
-            inode = self._new_heartbeat(service, pid)
+            inode = self.heartbeats.of_new_worker(service, pid)
             what = Child.UNKNOWN if inode is None else Child.WORKER
         else:
             what = KINDS[service.kind].child(self._looks, pid, one.argv, service.settings)
@@ -340,18 +340,6 @@ class Watcher:
         self._candidates.pop(pid, None)
         self._track(pid, fork.start_ns, Role.WORKER)
         return self._appeared(one, inode)
-
-    def _new_heartbeat(self, service: Service, pid: int) -> int | None:
-        """Inode of a heartbeat file that this process shares with its master and no other worker has.
-
-        A new master, which an old one forks (USR2), holds files of its own workers only.
-        """
-        others = frozenset(w.heartbeat_inode for w in service.workers.values() if w.heartbeat_inode is not None)
-        own = gunicorn.heartbeat(self._procfs.open_files(pid, gunicorn.HEARTBEAT_MARK), others)
-        if own is None:
-            return None
-        shared = {file.inode for file in self._procfs.open_files(service.master_pid, gunicorn.HEARTBEAT_MARK)}
-        return own.inode if own.inode in shared else None
 
     def _appeared(self, one: _Unproven, heartbeat_inode: int | None) -> list[Event]:
         fork, at_us = one.fork, self._clock.boot_to_us(one.fork.at_ns)
@@ -383,11 +371,11 @@ class Watcher:
 
     def _adopt(self, found: FoundMaster) -> list[Event]:
         process = found.process
-        command = self._command(found.kind, process)
+        command = self._maker.command(found.kind, process)
         if command.one_shot:
             return []
         candidate = self._candidates.pop(process.pid, None)
-        service = self._new_service(found.kind, process, candidate.command if candidate is not None else command)
+        service = self._maker.service(found.kind, process, candidate.command if candidate is not None else command)
         remembered = self._recall(service)
         if remembered is not None:
             service.name, service.settings = remembered.name, remembered.settings
@@ -424,71 +412,6 @@ class Watcher:
     def _recall(self, service: Service) -> Remembered | None:
         return None if self._memory is None else self._memory.recall(service.master_pid, service.start_ticks)
 
-    def _kind(self, process: Process) -> Kind | None:
-        said = first_fitting(self._overrides, process).kind if self._overrides else None
-        return KINDS[said] if said is not None else kind_of_command(process.argv)
-
-    def _command(self, kind: Kind | None, process: Process) -> Command:
-        if kind is None:
-            return Command()
-        environment = self._procfs.environment(process.pid)
-        return kind.read_command(process.argv, environment, ProcessFiles(self._procfs, process.pid))
-
-    def _new_service(self, kind: Kind, process: Process, command: Command) -> Service:
-        """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
-        now = self._procfs.process(process.pid) or process
-        old_master = self._rollup.services.get(process.parent_pid) if kind.KIND == gunicorn.KIND else None
-        titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND and old_master is None else None
-        if titled is not None:
-            named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
-            command = replace(command, name=named.name, app=named.app)
-        role = "beat" if command.settings.role == "beat" else ""
-        listeners = self._looks.listeners(process.pid)
-        said = first_fitting(self._overrides, replace(process, folder=now.folder, cgroup=now.cgroup))
-        name = said.name or service_name(
-            kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role
-        )
-        if old_master is not None and old_master.kind == kind.KIND:
-            name = old_master.name  # its own title says `.2` until the old one is gone
-        return Service(
-            name=self._free_name(name, kind, process, listeners, command),
-            kind=kind.KIND,
-            master_pid=process.pid,
-            start_ticks=process.start_ticks,
-            timeout_s=command.settings.timeout_s,
-            cgroup=now.cgroup,
-            slots=Slots(),
-            listeners=tuple(one for one in listeners if kind.serves_clients(one.address)),
-            settings=command.settings,
-            release=said.release or release_of(self._procfs, process.pid, now.folder),
-            folder=now.folder,
-            broker_urls=command.broker_urls,
-        )
-
-    def _free_name(
-        self, name: str, kind: Kind, process: Process, listeners: Sequence[Listener], command: Command
-    ) -> str:
-        """The name, with what tells it apart if another living service has it that is not the new one's parent."""
-
-        def others(name: str) -> list[Service]:
-            alive = (s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None)
-            return [one for one in alive if one.master_pid not in (process.parent_pid, process.pid)]
-
-        if not others(name):
-            return name
-        is_alike = any(one.kind == kind.KIND and one.settings.role == command.settings.role for one in others(name))
-        settings = command.settings
-        addresses = [one.address for one in listeners if kind.serves_clients(one.address)]
-        apart = (
-            "" if is_alike else kind.KIND if settings.role != "beat" else "celery beat",
-            ",".join(settings.queues),
-            (settings.node or "").partition("@")[0],
-            next(iter((*settings.binds, *addresses)), "").removeprefix("tcp "),
-            settings.config_file or "",
-            f"pid {process.pid}",
-        )
-        return next(full for mark in apart if mark and not others(full := f"{name} ({mark[:LONGEST_MARK]})"))
-
     def _follow(self, service: Service) -> None:
         self._track(service.master_pid, service.start_ticks * NS_PER_TICK, Role.MASTER)
         if self._kernel is not None:
@@ -502,7 +425,7 @@ class Watcher:
         candidate = self._candidates.pop(record.pid, None)
         if candidate is not None and candidate.kind is not None and candidate.by_command:
             was_fork = candidate.process.parent_pid in self._candidates
-            service = self._new_service(candidate.kind, candidate.process, candidate.command)
+            service = self._maker.service(candidate.kind, candidate.process, candidate.command)
             events += [] if was_fork else self._rollup.never_started(service, record, at_us)
         unproven = self._unproven.pop(record.pid, None)
         if unproven is not None and _dies_as_worker(unproven.service):
@@ -529,48 +452,17 @@ class Watcher:
         kind = KINDS[worker.service.kind]
         is_ready = kind.is_ready(self._looks, worker.ref.pid)
         if is_ready is None:
-            beat_ns = self._last_beat_ns(worker, holder)
+            beat_ns = self.heartbeats.last_beat_ns(worker, holder)
             at_us = None if beat_ns is None else self._clock.monotonic_to_us(beat_ns)
         else:
             at_us = self._clock.now_us() if is_ready or (kind.SIGNS.forks_ready and not seen_starting) else None
         return [] if at_us is None else self._rollup.worker_ready(worker, at_us, seen_starting=seen_starting)
 
-    def heartbeat_age_s(self, worker: Worker) -> float | None:
-        """How long ago a worker last said that it is alive; None for one without a heartbeat, or before its first."""
-        if worker.heartbeat_inode is None:
-            return None
-        file = None
-        if worker.heartbeat_fd is not None:
-            file = self._procfs.open_file(worker.ref.pid, worker.heartbeat_fd)
-        if file is None or file.inode != worker.heartbeat_inode:
-            files = self._procfs.open_files(worker.ref.pid, gunicorn.HEARTBEAT_MARK)
-            file = next((file for file in files if file.inode == worker.heartbeat_inode), None)
-        if file is None:
-            return None
-        worker.heartbeat_fd = file.fd
-        uptime_ns = self._clock.monotonic_ns()
-        beat_ns = gunicorn.last_beat_ns(file, uptime_ns=uptime_ns, wall_offset_ns=self._clock.monotonic_to_wall_ns)
-        return None if beat_ns is None else max(uptime_ns - beat_ns, 0) / 1e9
-
-    def _last_beat_ns(self, worker: Worker, holder: int) -> int | None:
-        for file in self._procfs.open_files(holder, gunicorn.HEARTBEAT_MARK):
-            if file.inode == worker.heartbeat_inode:
-                return gunicorn.last_beat_ns(
-                    file, uptime_ns=self._clock.monotonic_ns(), wall_offset_ns=self._clock.monotonic_to_wall_ns
-                )
-        return None
-
     def _age_at_abort_s(self, record: SignalRecord) -> float | None:
-        """How long a worker has been silent when its master aborts it; read through the master's own descriptor."""
-        if record.signal != SIGABRT:
-            return None
-        worker = self._rollup.worker(record.pid)
+        worker = self._rollup.worker(record.pid) if record.signal == SIGABRT else None
         if worker is None or record.sender_pid != worker.service.master_pid:
             return None
-        beat_ns = self._last_beat_ns(worker, worker.service.master_pid)
-        if beat_ns is None:
-            return None
-        return max(self._clock.boot_to_us(record.at_ns) - self._clock.monotonic_to_us(beat_ns), 0) / 1e6
+        return self.heartbeats.age_at_abort_s(worker, record.at_ns)
 
     def _service_around(self, pid: int) -> Service | None:
         """The service that a process belongs to: an ancestor is its worker or master, or it shares its cgroup."""

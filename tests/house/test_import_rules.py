@@ -118,10 +118,10 @@ def ctypes_belongs_to_the_kernel_folder(module: Module) -> Iterator[str]:
 
 def proc_belongs_to_procfs(module: Module) -> Iterator[str]:
     """agent.settings names the mount point alone, as the default of a setting."""
-    if module.package == "agent" and module.name != "agent.procfs":
+    if module.package == "agent" and not _is_in(module.name, "agent.procfs"):
         for line, text in texts(module):
             if re.search(r"/proc(/|$)", text) and not (module.name == "agent.settings" and text == "/proc"):
-                yield module.says(line, f"names {text!r}; /proc belongs to agent/procfs.py")
+                yield module.says(line, f"names {text!r}; /proc belongs to agent/procfs")
 
 
 def acts_belong_to_the_executor(module: Module) -> Iterator[str]:
@@ -183,8 +183,8 @@ def test_every_package_is_looked_at() -> None:
         ("server/advisor/workers.py", "from asyncio import sleep", "is pure and imports asyncio.sleep"),
         ("playbooks/__init__.py", "import socket", "is pure and imports socket"),
         ("server/app.py", "import ctypes.util", "belongs to agent/kernel"),
-        ("agent/budget.py", "open(f'/proc/{pid}/stat')", "belongs to agent/procfs.py"),
-        ("agent/settings.py", "FILE = '/proc/stat'", "belongs to agent/procfs.py"),
+        ("agent/budget.py", "open(f'/proc/{pid}/stat')", "belongs to agent/procfs"),
+        ("agent/settings.py", "FILE = '/proc/stat'", "belongs to agent/procfs"),
         ("agent/daemon.py", "import os\nos.kill(1, 9)", "belong to agent/executor.py"),
         ("agent/daemon.py", "from os import kill", "belong to agent/executor.py"),
         ("agent/daemon.py", "import subprocess", "belong to agent/executor.py"),

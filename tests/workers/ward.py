@@ -115,7 +115,7 @@ class Ward:
         self.health = HealthBeat(
             procfs,
             self.rollup,
-            self.watcher,
+            self.watcher.heartbeats,
             stacks,
             Snapshots(procfs, stacks, folder / "snapshots"),
             self._reporter,

@@ -1,30 +1,23 @@
-"""The only reader of /proc and of the cgroup file systems. Roots are parameters, so that trees can be tried.
-
-A process can end between any two reads: every reader answers None, or nothing, for one that is gone.
-"""
+"""Reads processes out of /proc. The root is a parameter, so that trees can be tried."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+from agent.procfs.addresses import plain_ipv4, tcp_address
+from agent.procfs.cgroups import MemoryCgroups
+from agent.procfs.text import GONE, text_of
+from agent.procfs.values import PAGE_BYTES, TICKS_PER_SECOND, Listener, OpenFile, Peer, Process, Remains, Shares, Usage
+
 _NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_NO_LIMIT_BYTES = 1 << 60
-_PIECE_BYTES = 16 * 1024
-_MOST_PIECES = 256
 _TCP_LISTEN = "0A"
 _TCP_ESTABLISHED = "01"
-_MAPPED_IPV4 = "[0:0:0:0:0:ffff:"
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
 _DEAD_STATES = frozenset("ZXx")
-_INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # PROC_PID_INIT_INO, PROC_USER_INIT_INO
 _AWAITED_INODE = re.compile(r" ino:([0-9a-f]+) ")
 _STAT_FIGURES = {"minor_faults": 7, "major_faults": 9}
 _STAT_TIMES = {"user_ms": 11, "system_ms": 12}
@@ -40,171 +33,6 @@ _STATUS_FIGURES = {
     "voluntary_ctxt_switches": "ctx_voluntary",
     "nonvoluntary_ctxt_switches": "ctx_involuntary",
 }
-_CGROUP_FIGURES = {
-    1: {"total_rss": "anon", "total_cache": "cache", "total_shmem": "shmem", "total_inactive_file": "inactive_file"},
-    2: {
-        "anon": "anon",
-        "file": "cache",
-        "shmem": "shmem",
-        "inactive_file": "inactive_file",
-        "kernel": "kernel",
-        "sock": "sockets",
-    },
-}
-"""Names in memory.stat by version of the cgroup, and what a snapshot calls them."""
-
-_GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One process as /proc shows it. `start_ticks` is its start since boot, in clock ticks."""
-
-    pid: int
-    start_ticks: int
-    parent_pid: int
-    comm: str
-    argv: tuple[str, ...]
-    uid: int
-    folder: str
-    cgroup: str
-
-    @property
-    def ident(self) -> tuple[int, int]:
-        """What names this process and never its successor."""
-        return (self.pid, self.start_ticks)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """An open file of a process: what its link says, and the file's own times and mode. Times in ns."""
-
-    fd: int
-    link: str
-    inode: int
-    modified_ns: int
-    changed_ns: int
-    mode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A listening socket: its inode and its address, such as `tcp 127.0.0.1:8000` or `unix /run/app.sock`."""
-
-    inode: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """An established TCP connection: this end and the far end, such as `127.0.0.1:6379`."""
-
-    own: str
-    far: str
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a process has used: CPU time since its start in ns, resident memory in bytes."""
-
-    cpu_ns: int
-    rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Memory of a process in bytes: `pss` counts a page that n processes share as 1/n, `uss` only those it has alone."""
-
-    pss_bytes: int
-    uss_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What /proc shows of a process that ends or has ended: `is_dead` from the moment on when its parent may reap it."""
-
-    is_dead: bool
-    cpu_ns: int
-    uid: int
-    comm: str
-
-
-@dataclass(frozen=True, slots=True)
-class OomCount:
-    """What the kernel counted in one memory cgroup since it was made: processes that its OOM killer killed, and how
-    often all processes of a cgroup had to die together (memory.oom.group). Version 2 counts the cgroups below it, too.
-    """
-
-    kills: int
-    group_kills: int = 0
-
-
-class MemoryCgroups:
-    """The cgroup file system that accounts for memory: where it is mounted, from which cgroup on, and its version."""
-
-    def __init__(self, mounted: Path, top: str, version: int) -> None:
-        self._mounted = mounted
-        self._top = top.rstrip("/")
-        self.version = version
-        self.counter = "memory.events" if version == 2 else "memory.oom_control"
-
-    def owner(self, path: str) -> str | None:
-        """The memory cgroup of a process in the cgroup `path`: that one, or the nearest above it that counts.
-
-        None for the top: what happens there is the host's.
-        """
-        while path not in ("", "/"):
-            if (folder := self._folder(path)) is not None and (folder / self.counter).exists():
-                return path
-            path = os.path.dirname(path)
-        return None
-
-    def oom_count(self, path: str) -> OomCount | None:
-        """What was counted in a cgroup; None when it is gone."""
-        folder = self._folder(path)
-        return None if folder is None else _oom_count(folder / self.counter)
-
-    def limit_bytes(self, path: str) -> int | None:
-        """The limit of this very cgroup; None where it has none."""
-        text = self._text_of(path, "memory.max" if self.version == 2 else "memory.limit_in_bytes")
-        limit = int(text) if text.isdigit() else None
-        return None if limit is None or limit >= _NO_LIMIT_BYTES else limit
-
-    def usage_bytes(self, path: str) -> int | None:
-        """What counts against the limit, the page cache included; None when the cgroup is gone."""
-        text = self._text_of(path, "memory.current" if self.version == 2 else "memory.usage_in_bytes")
-        return int(text) if text.isdigit() else None
-
-    def inactive_file_bytes(self, path: str) -> int:
-        """Page cache that the kernel gives up before it kills anybody."""
-        name = "inactive_file" if self.version == 2 else "total_inactive_file"
-        for line in self._text_of(path, "memory.stat").splitlines():
-            key, _, value = line.partition(" ")
-            if key == name:
-                return int(value)
-        return 0
-
-    def figures(self, path: str) -> dict[str, int]:
-        """What the cgroup's memory is made of, in bytes by name; nothing when it is gone."""
-        names = _CGROUP_FIGURES[self.version]
-        pairs = (line.split() for line in self._text_of(path, "memory.stat").splitlines())
-        return {f"{names[key]}_bytes": int(value) for key, value in pairs if key in names}
-
-    def _text_of(self, path: str, name: str) -> str:
-        folder = self._folder(path)
-        return "" if folder is None else _text(folder / name).strip()
-
-    def group_kills(self) -> dict[str, int]:
-        """For each cgroup of the first level, how often a whole cgroup in it had to die together. Version 2 only."""
-        if self.version == 1:
-            return {}
-        found = {folder.name: _oom_count(folder / self.counter) for folder in self._mounted.iterdir()}
-        return {name: count.group_kills for name, count in found.items() if count is not None}
-
-    def _folder(self, path: str) -> Path | None:
-        if ".." in path.split("/") or not f"{path}/".startswith(f"{self._top}/"):
-            return None
-        return self._mounted / path.removeprefix(self._top).lstrip("/")
 
 
 class ProcFs:
@@ -215,14 +43,14 @@ class ProcFs:
 
     def oom_kills(self) -> int | None:
         """How many processes the kernel's OOM killer has killed on this host since boot; None before Linux 4.13."""
-        for line in _text(f"{self._root}/vmstat").splitlines():
+        for line in text_of(f"{self._root}/vmstat").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return None
 
     def host_memory(self) -> tuple[int, int] | None:
         """Bytes of memory that the host has, and that programs could still have."""
-        sizes = dict(line.split()[:2] for line in _text(f"{self._root}/meminfo").splitlines() if line.endswith(" kB"))
+        sizes = dict(line.split()[:2] for line in text_of(f"{self._root}/meminfo").splitlines() if line.endswith(" kB"))
         if "MemTotal:" not in sizes or "MemAvailable:" not in sizes:
             return None
         return int(sizes["MemTotal:"]) * 1024, int(sizes["MemAvailable:"]) * 1024
@@ -251,17 +79,17 @@ class ProcFs:
         """How many files the process has open."""
         try:
             return len(os.listdir(f"{self._root}/{pid}/fd"))
-        except _GONE:
+        except GONE:
             return None
 
     def boot_id(self) -> str:
         """What names this boot of the host; empty where the kernel does not tell."""
-        return _text(f"{self._root}/sys/kernel/random/boot_id").strip()
+        return text_of(f"{self._root}/sys/kernel/random/boot_id").strip()
 
     def memory_cgroups(self) -> MemoryCgroups | None:
         """The memory controller's file system, version 1 where that is mounted, else version 2; None without either."""
         unified = None
-        for line in _text(f"{self._root}/self/mountinfo").splitlines():
+        for line in text_of(f"{self._root}/self/mountinfo").splitlines():
             mount, _, kind = line.partition(" - ")
             _id, _parent, _device, top, mounted, *_options = mount.split()
             name, _source, options = kind.split(maxsplit=2)
@@ -327,7 +155,7 @@ class ProcFs:
     def file_text(self, pid: int, path: str) -> str:
         """What a regular file says as the process sees it, up to a bound; nothing when it cannot be read."""
         inside = self._inside(pid, path)
-        return _text(inside) if os.path.isfile(inside) else ""
+        return text_of(inside) if os.path.isfile(inside) else ""
 
     def _inside(self, pid: int, path: str) -> str:
         return f"{self._root}/{pid}/root{path}" if path.startswith("/") else f"{self._root}/{pid}/cwd/{path}"
@@ -350,7 +178,7 @@ class ProcFs:
         """The ids of the process's threads, the main one first."""
         try:
             names = os.listdir(f"{self._root}/{pid}/task")
-        except _GONE:
+        except GONE:
             return ()
         return tuple(sorted((int(name) for name in names), key=lambda tid: (tid != pid, tid)))
 
@@ -396,7 +224,7 @@ class ProcFs:
         """One open file by its number, without what its link says."""
         try:
             info = os.stat(f"{self._root}/{pid}/fd/{fd}")
-        except _GONE:
+        except GONE:
             return None
         return OpenFile(fd, "", info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_mode)
 
@@ -406,7 +234,7 @@ class ProcFs:
         folder = f"{self._root}/{pid}/fd"
         try:
             names = os.listdir(folder)
-        except _GONE:
+        except GONE:
             return ()
         for name in names:
             path = f"{folder}/{name}"
@@ -415,7 +243,7 @@ class ProcFs:
                 if name_part not in link:
                     continue
                 info = os.stat(path)
-            except _GONE:
+            except GONE:
                 continue
             found.append(OpenFile(int(name), link, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_mode))
         return tuple(found)
@@ -450,7 +278,7 @@ class ProcFs:
         held = self.sockets(pid)
         lines = (line.split() for name in ("tcp", "tcp6") for line in self._read(pid, f"net/{name}").splitlines()[1:])
         return tuple(
-            Peer(_plain_ipv4(_tcp_address(fields[1])), _plain_ipv4(_tcp_address(fields[2])))
+            Peer(plain_ipv4(tcp_address(fields[1])), plain_ipv4(tcp_address(fields[2])))
             for fields in lines
             if len(fields) > 9 and fields[3] == _TCP_ESTABLISHED and int(fields[9]) in held
         )
@@ -497,7 +325,7 @@ class ProcFs:
         return name, rest.split()
 
     def _read(self, pid: int, name: str) -> str:
-        return _text(f"{self._root}/{pid}/{name}")
+        return text_of(f"{self._root}/{pid}/{name}")
 
     def _strings(self, pid: int, name: str) -> tuple[str, ...]:
         return tuple(part for part in self._read(pid, name).split("\0") if part)
@@ -505,13 +333,13 @@ class ProcFs:
     def _link(self, pid: int, name: str) -> str:
         try:
             return os.readlink(f"{self._root}/{pid}/{name}")
-        except _GONE:
+        except GONE:
             return ""
 
     def _owner(self, pid: int) -> int:
         try:
             return os.stat(f"{self._root}/{pid}").st_uid
-        except _GONE:
+        except GONE:
             return -1
 
     def _cgroup(self, pid: int) -> str:
@@ -529,7 +357,7 @@ class ProcFs:
         for line in self._read(pid, f"net/{name}").splitlines()[1:]:
             fields = line.split()
             if len(fields) > 9 and fields[3] == _TCP_LISTEN:
-                yield Listener(int(fields[9]), f"tcp {_tcp_address(fields[1])}")
+                yield Listener(int(fields[9]), f"tcp {tcp_address(fields[1])}")
 
     def _unix(self, pid: int) -> Iterator[Listener]:
         for line in self._read(pid, "net/unix").splitlines()[1:]:
@@ -538,126 +366,6 @@ class ProcFs:
                 yield Listener(int(fields[6]), f"unix {fields[7] if len(fields) > 7 else '(unnamed)'}")
 
 
-def _text(path: str | Path) -> str:
-    """What a file says; nothing when it is gone."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except _GONE:
-        return ""
-    try:
-        return _bytes(file).decode("utf-8", "replace")
-    except _GONE:
-        return ""
-    finally:
-        os.close(file)
-
-
-def _bytes(file: int) -> bytes:
-    """The rest of a file, up to a bound. Nearly all files of /proc fit into one small piece, and a large buffer is dear."""
-    pieces = []
-    for _ in range(_MOST_PIECES):
-        piece = os.read(file, _PIECE_BYTES)
-        if not piece:
-            break
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _oom_count(path: Path) -> OomCount | None:
-    counts = dict(line.split(maxsplit=1) for line in _text(path).splitlines())
-    kills = counts.get("oom_kill")
-    return None if kills is None else OomCount(int(kills), int(counts.get("oom_group_kill", 0)))
-
-
 def _unescaped(word: str) -> str:
     """A path of mountinfo, which writes white space and backslashes as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
-
-
-def perf_event_paranoid() -> int:
-    """The sysctl kernel.perf_event_paranoid: how much of perf events is kept from users; -1 (nothing) when it is not there."""
-    text = _text("/proc/sys/kernel/perf_event_paranoid")
-    return int(text) if text else -1
-
-
-def own_capabilities() -> int:
-    """The capabilities that this process has in effect, one bit each, numbered as in capability(7)."""
-    return own_capability_sets()["CapEff"]
-
-
-def own_capability_sets() -> dict[str, int]:
-    """The capability sets of this thread as /proc names them (CapEff, CapPrm, CapBnd, …), one bit for each capability."""
-    return _capability_sets("/proc/thread-self/status")
-
-
-def own_threads() -> dict[int, dict[str, int]]:
-    """The capability sets of every thread of this process, by its id."""
-    found = {}
-    for name in os.listdir("/proc/self/task"):
-        with contextlib.suppress(*_GONE):
-            found[int(name)] = _capability_sets(f"/proc/self/task/{name}/status")
-    return found
-
-
-def own_oom_score_adj() -> int:
-    """What the kernel's OOM killer adds to this process's score, from -1000 (never chosen) to 1000."""
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-        return int(file.read())
-
-
-def set_own_oom_score_adj(value: int) -> None:
-    """Changes it, for the children to come as well; raises OSError, for a lower value without CAP_SYS_RESOURCE."""
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(str(value))
-
-
-def foreign_namespaces() -> tuple[str, ...]:
-    """Which of the pid and the user namespace of this process are not the initial ones."""
-    return tuple(
-        kind for kind, inode in _INITIAL_NAMESPACES.items() if os.stat(f"/proc/self/ns/{kind}").st_ino != inode
-    )
-
-
-@contextlib.contextmanager
-def short_path(folder: Path) -> Iterator[Path]:
-    """The folder under a short name, for as long as this lasts: the address of a unix socket holds some 100 bytes.
-
-    Raises OSError.
-    """
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield Path(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-
-
-def own_descriptor(fd: int) -> dict[str, str]:
-    """What the kernel says of one of this process's own file descriptors: name to text, as in /proc/self/fdinfo."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
-        pairs = (line.partition(":") for line in file)
-        return {name.strip(): text.strip() for name, _, text in pairs}
-
-
-def _capability_sets(path: str) -> dict[str, int]:
-    with open(path, encoding="ascii", errors="replace") as file:
-        pairs = (line.split() for line in file if line.startswith("Cap"))
-        return {name.removesuffix(":"): int(mask, 16) for name, mask in pairs}
-
-
-def _tcp_address(raw: str) -> str:
-    """`0100007F:1F40` as `127.0.0.1:8000`; words of four bytes in host order, as /proc/net/tcp prints them."""
-    address, port = raw.split(":")
-    data = b"".join(bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8))
-    if len(data) == 4:
-        return f"{'.'.join(str(byte) for byte in data)}:{int(port, 16)}"
-    groups = ":".join(f"{int.from_bytes(data[i : i + 2], 'big'):x}" for i in range(0, 16, 2))
-    return f"[{groups}]:{int(port, 16)}"
-
-
-def _plain_ipv4(address: str) -> str:
-    """`[0:0:0:0:0:ffff:7f00:1]:6379` as `127.0.0.1:6379`, which is how the far end knows it."""
-    if not address.startswith(_MAPPED_IPV4):
-        return address
-    groups, _, port = address.removeprefix(_MAPPED_IPV4).partition("]:")
-    high, low = (int(group, 16) for group in groups.split(":"))
-    return f"{high >> 8}.{high & 255}.{low >> 8}.{low & 255}:{port}"

@@ -1,0 +1,98 @@
+"""Makes services of processes: their kind, their settings, and the name that no other living service has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from agent.discovery import kind_of_command
+from agent.looks import Looks, ProcessFiles
+from agent.naming import service_name
+from agent.overrides import Override, first_fitting
+from agent.procfs import Listener, Process, ProcFs
+from agent.release import release_of
+from agent.service import Service
+from agent.slots import Slots
+from agent.workers import KINDS, gunicorn
+from agent.workers.kind import Command, Kind
+
+LONGEST_MARK = 60
+
+
+class Maker:
+    """Reads what makes up a service. `services` are those that are known, by the pid of their master."""
+
+    def __init__(
+        self, procfs: ProcFs, looks: Looks, overrides: Sequence[Override], services: Mapping[int, Service]
+    ) -> None:
+        self._procfs = procfs
+        self._looks = looks
+        self._overrides = overrides
+        self._services = services
+
+    def kind(self, process: Process) -> Kind | None:
+        """The kind of a process by what the settings or its command line say."""
+        said = first_fitting(self._overrides, process).kind if self._overrides else None
+        return KINDS[said] if said is not None else kind_of_command(process.argv)
+
+    def command(self, kind: Kind | None, process: Process) -> Command:
+        """What its command line, environment and configuration file say."""
+        if kind is None:
+            return Command()
+        environment = self._procfs.environment(process.pid)
+        return kind.read_command(process.argv, environment, ProcessFiles(self._procfs, process.pid))
+
+    def service(self, kind: Kind, process: Process, command: Command) -> Service:
+        """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
+        now = self._procfs.process(process.pid) or process
+        old_master = self._services.get(process.parent_pid) if kind.KIND == gunicorn.KIND else None
+        titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND and old_master is None else None
+        if titled is not None:
+            named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
+            command = replace(command, name=named.name, app=named.app)
+        role = "beat" if command.settings.role == "beat" else ""
+        listeners = self._looks.listeners(process.pid)
+        said = first_fitting(self._overrides, replace(process, folder=now.folder, cgroup=now.cgroup))
+        name = said.name or service_name(
+            kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role
+        )
+        if old_master is not None and old_master.kind == kind.KIND:
+            name = old_master.name  # its own title says `.2` until the old one is gone
+        return Service(
+            name=self._free_name(name, kind, process, listeners, command),
+            kind=kind.KIND,
+            master_pid=process.pid,
+            start_ticks=process.start_ticks,
+            timeout_s=command.settings.timeout_s,
+            cgroup=now.cgroup,
+            slots=Slots(),
+            listeners=tuple(one for one in listeners if kind.serves_clients(one.address)),
+            settings=command.settings,
+            release=said.release or release_of(self._procfs, process.pid, now.folder),
+            folder=now.folder,
+            broker_urls=command.broker_urls,
+        )
+
+    def _free_name(
+        self, name: str, kind: Kind, process: Process, listeners: Sequence[Listener], command: Command
+    ) -> str:
+        """The name, with what tells it apart if another living service has it that is not the new one's parent."""
+
+        def others(name: str) -> list[Service]:
+            alive = (s for s in self._services.values() if s.name == name and s.stopped_event is None)
+            return [one for one in alive if one.master_pid not in (process.parent_pid, process.pid)]
+
+        if not others(name):
+            return name
+        is_alike = any(one.kind == kind.KIND and one.settings.role == command.settings.role for one in others(name))
+        settings = command.settings
+        addresses = [one.address for one in listeners if kind.serves_clients(one.address)]
+        apart = (
+            "" if is_alike else kind.KIND if settings.role != "beat" else "celery beat",
+            ",".join(settings.queues),
+            (settings.node or "").partition("@")[0],
+            next(iter((*settings.binds, *addresses)), "").removeprefix("tcp "),
+            settings.config_file or "",
+            f"pid {process.pid}",
+        )
+        return next(full for mark in apart if mark and not others(full := f"{name} ({mark[:LONGEST_MARK]})"))
