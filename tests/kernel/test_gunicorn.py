@@ -178,9 +178,12 @@ def test_a_daemon_is_followed_through_its_forks(ear: Any, gunicorn: Any, tmp_pat
     host.until(lambda events: _count(events, "service.stopped") == 1)
 
 
-def test_a_command_that_fails_before_its_first_worker(ear: Any, gunicorn: Any) -> None:
+def test_a_command_that_fails_before_its_first_worker(ear: Any, gunicorn: Any, tmp_path: Path) -> None:
+    """It lives for a second, so that its command line can be read also where this machine has much else to do."""
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import time\ntime.sleep(1)\nraise SystemExit(2)\n")
     host = Host(ear.source, "wrong")
-    gunicorn("wrong", "--no-such-option", "-w", "1")
+    gunicorn("wrong", "-c", str(wrong), "-w", "1")
     (event,) = host.until(lambda events: _count(events, "service.stopped") == 1)
     assert "did not start" in event.text
     assert event.severity == "critical"
