@@ -44,7 +44,9 @@ class Maker:
 
     def service(self, kind: Kind, process: Process, command: Command) -> Service:
         """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
-        now = self._procfs.process(process.pid) or process
+        now = self._procfs.process(process.pid)
+        if now is None or not now.folder:  # it has ended; one that nobody has waited for yet has no folder any more
+            now = process
         old_master = self._services.get(process.parent_pid) if kind.KIND == gunicorn.KIND else None
         titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND and old_master is None else None
         if titled is not None:
