@@ -1,0 +1,361 @@
+"""What the engine does with one thing after the other: runs, outcomes, limits, approval, shadow, the kill switch."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from agent.wire import Command, Event, Scalar, WorkerRef
+from playbooks import (
+    Armed,
+    Decided,
+    Happened,
+    Input,
+    Measured,
+    Playbook,
+    Serve,
+    State,
+    Switched,
+    Tick,
+    Workers,
+    read_playbook,
+    state_from_json,
+    state_to_json,
+    step,
+    unfinished,
+)
+
+S = 1_000_000
+OOM = """
+name: oom
+title: rotate after an OOM kill
+on:
+  - event: worker.oom_killed
+    where: event.attrs.constraint == "cgroup"
+steps:
+  - id: rotate
+    action: gunicorn.rotate
+    timeout: 30s
+verify:
+  within: 1m
+  expect:
+    - event: worker.ready
+else:
+  - action: notify
+    with: {text: "{{ service.name }} is not well: {{ run.trouble }}"}
+limits: {cooldown: 5m, per_hour: 2, fleet_per_hour: 3}
+mode: armed
+"""
+WORKER = WorkerRef(1, 1, 4121, 81234)
+
+
+class Play:
+    """An engine that is fed one input after the other; written down and read again in between."""
+
+    def __init__(self, *texts: str) -> None:
+        books = [read_playbook(text, "test.yaml") for text in texts]
+        self.playbooks: dict[str, Playbook] = {book.name: book for book in books}
+        self.state = State("seed")
+        self.now_us = 1_000 * S
+        self.commands: list[Command | Serve] = []
+        self.told: list[Event] = []
+        self._ids = count(1)
+
+    def give(self, given: Input, *, after_s: float = 1) -> list[str]:
+        """Kinds of what is told."""
+        self.now_us += round(after_s * S)
+        answer = step(self.state, self.playbooks, given, self.now_us)
+        self.state = state_from_json(state_to_json(answer.state))
+        assert self.state == answer.state
+        self.commands += answer.commands
+        events = [entry.event for entry in answer.entries]
+        self.told += events
+        return [event.kind.removeprefix("playbook.") for event in events]
+
+    def event(
+        self, kind: str, *, service: str = "shop", host: str = "web-1", after_s: float = 1, **attrs: Scalar
+    ) -> list[str]:
+        """Something happens."""
+        worker = WORKER if kind.startswith("worker.") else None
+        happened = Event(
+            str(UUID(int=next(self._ids))), self.now_us, kind, "info", f"{kind} happened.", service, worker, attrs=attrs
+        )
+        return self.give(Happened(host, happened), after_s=after_s)
+
+    def oom(self, **other: Any) -> list[str]:
+        """The event that the playbook waits for."""
+        return self.event("worker.oom_killed", constraint="cgroup", **other)
+
+    def outcome(self, kind: str = "action.done", *, host: str = "web-1", **attrs: Scalar) -> list[str]:
+        """What becomes of the latest command."""
+        return self.event(kind, host=host, command=self.commands[-1].id, **attrs)
+
+
+def test_a_run_from_the_fault_to_recovery() -> None:
+    play = Play(OOM)
+    assert play.oom() == ["started", "step"]
+    (command,) = play.commands
+    assert isinstance(command, Command)
+    assert (command.action, command.host, command.service) == ("gunicorn.rotate", "web-1", "shop")
+    assert command.expires_us - command.issued_us == 30 * S
+    assert command.cause == play.told[-1].id
+    assert play.outcome() == []
+    assert play.event("worker.ready", after_s=2) == ["verified"]
+    verified = play.told[-1]
+    assert verified.text == "oom repaired shop on web-1: recovered in 4.0 s."
+    assert verified.attrs["took_ms"] == 4000
+    assert play.state.runs == {}
+    assert [use.at_us for use in play.state.uses] == [1_002 * S]
+
+
+def test_each_entry_names_what_brought_it_about() -> None:
+    play = Play(OOM)
+    play.oom()
+    play.outcome()
+    play.event("worker.ready")
+    started, did, verified = play.told
+    assert started.cause == str(UUID(int=1))
+    assert did.cause == started.id
+    assert verified.cause == str(UUID(int=2)), "the outcome on the host"
+
+
+def test_what_does_not_come_is_escalated() -> None:
+    play = Play(OOM)
+    play.oom()
+    play.outcome()
+    assert play.give(Tick(), after_s=59) == []
+    assert play.give(Tick(), after_s=1) == ["failed", "step"]
+    notify = play.commands[-1]
+    assert isinstance(notify, Serve)
+    assert notify.params["text"] == "shop is not well: no worker.ready came within 1m after it."
+    assert play.outcome(host="") == ["escalated"]
+    assert play.told[-1].severity == "critical"
+
+
+def test_an_outcome_that_never_comes_is_unknown_and_is_not_tried_again() -> None:
+    play = Play(OOM.replace("timeout: 30s", "timeout: 30s\n    retry: {times: 3}"))
+    play.oom()
+    assert play.give(Tick(), after_s=34) == []
+    assert play.give(Tick(), after_s=1) == ["failed", "step"]
+    assert "whether it was done is not known" in play.told[-2].text
+    assert len([c for c in play.commands if isinstance(c, Command)]) == 1
+    assert len(play.state.uses) == 1, "it may have been done"
+
+
+def test_what_failed_is_tried_again_after_a_pause() -> None:
+    play = Play(OOM.replace("timeout: 30s", "timeout: 30s\n    retry: {times: 1, pause: 5s}"))
+    play.oom()
+    assert play.outcome("action.failed") == []
+    assert play.give(Tick(), after_s=4) == []
+    assert play.give(Tick(), after_s=1) == ["step"]
+    assert len({command.id for command in play.commands}) == 2
+    assert play.outcome("action.failed") == ["failed", "step"]
+
+
+def test_a_limit_is_used_up_by_acts_alone() -> None:
+    play = Play(OOM)
+    for _ in range(5):
+        assert play.oom()[0] == "started"
+        assert play.outcome("action.refused", reason="stale") == ["failed", "step"]
+        assert play.outcome(host="") == ["escalated"]
+    assert play.state.uses == ()
+
+
+def test_cooldown_and_the_hours_limit() -> None:
+    play = Play(OOM)
+    for _ in range(2):
+        assert play.oom() == ["started", "step"]
+        play.outcome()
+        play.event("worker.ready")
+        assert play.oom() == ["skipped"]
+        assert play.told[-1].attrs["reason"] == "cooldown"
+        assert play.oom() == [], "it is said once"
+        play.give(Tick(), after_s=601)
+    assert play.oom() == ["skipped"]
+    assert play.told[-1].attrs["reason"] == "per_hour"
+    assert play.oom(host="web-2") == ["started", "step"]
+    play.outcome(host="web-2")
+    play.event("worker.ready", host="web-2")
+    assert play.oom(host="web-3") == ["skipped"]
+    assert play.told[-1].attrs["reason"] == "fleet_per_hour"
+    assert play.oom(host="web-3", after_s=3600) == ["started", "step"]
+
+
+def test_a_storm_is_one_run() -> None:
+    play = Play(OOM)
+    play.oom()
+    for _ in range(50):
+        assert play.oom(after_s=0.1) == []
+    assert len(play.commands) == 1
+    play.outcome()
+    play.event("worker.ready")
+    assert play.told[-1].attrs["joined"] == 50
+
+
+def test_an_event_that_comes_twice_is_one() -> None:
+    play = Play(OOM)
+    event = Event(str(UUID(int=7)), 5, "worker.oom_killed", "info", "x", "shop", WORKER, attrs={"constraint": "cgroup"})
+    assert play.give(Happened("web-1", event)) == ["started", "step"]
+    play.outcome("action.refused", reason="stale")
+    play.outcome(host="")
+    assert play.give(Happened("web-1", event)) == []
+
+
+def test_unknown_decides_nothing() -> None:
+    play = Play(OOM)
+    assert play.event("worker.oom_killed") == [], "the event has no such attribute"
+    assert play.event("worker.oom_killed", service="", constraint="cgroup") == [], "of no service"
+
+
+def test_the_playbook_with_the_higher_priority_gets_the_target() -> None:
+    other = OOM.replace("name: oom", "name: other\npriority: 90").replace("gunicorn.rotate", "gunicorn.restart")
+    play = Play(OOM, other)
+    assert play.oom() == ["started", "step", "skipped"]
+    assert [command.action for command in play.commands if isinstance(command, Command)] == ["gunicorn.restart"]
+    assert play.told[-1].text == "oom leaves shop on web-1 alone: other is at work on shop on web-1."
+
+
+def test_shadow_says_what_it_would_do_and_keeps_its_limits() -> None:
+    play = Play(OOM.replace("mode: armed", "mode: shadow"))
+    assert play.oom() == ["would_run"]
+    assert play.commands == []
+    assert "it would have done gunicorn.rotate" in play.told[-1].text
+    assert play.oom() == ["skipped"]
+    play.give(Armed("oom", "armed", "ada"), after_s=1)
+    assert play.oom() == ["started", "step"], "what was only thought of uses nothing up"
+
+
+def test_approval() -> None:
+    text = OOM.replace("mode: armed", "mode: armed\napproval: {within: 10m}")
+    play = Play(text)
+    assert play.oom() == ["started", "waiting"]
+    assert play.commands == []
+    (run,) = play.state.runs
+    assert play.give(Decided(run, True, "ada")) == ["step", "step"]
+    assert play.told[-2].text == "ada approved that oom repairs shop on web-1."
+    assert len(play.commands) == 1
+    play = Play(text)
+    play.oom()
+    assert play.give(Decided(next(iter(play.state.runs)), False, "ada")) == ["cancelled"]
+    play.oom()
+    assert play.give(Tick(), after_s=600) == ["cancelled"]
+    assert "nobody approved it within 10m" in play.told[-1].text
+    assert play.state.runs == {}
+
+
+def test_the_kill_switch_ends_runs_and_lets_none_begin() -> None:
+    play = Play(OOM)
+    play.oom()
+    assert play.give(Switched(True, "ada")) == ["cancelled"]
+    assert play.oom() == ["skipped"]
+    assert play.told[-1].text == "oom leaves shop on web-1 alone: ada has stopped all playbooks."
+    play.give(Switched(False, "ada"))
+    assert play.oom() == ["started", "step"]
+
+
+def test_a_fault_that_is_repaired_again_and_again_is_told() -> None:
+    play = Play(
+        OOM.replace("cooldown: 5m, per_hour: 2", "cooldown: 1s, per_hour: 9").replace(
+            "fleet_per_hour: 3", "fleet_per_hour: 99"
+        )
+    )
+    told = []
+    for _ in range(5):
+        told += play.oom()
+        play.outcome()
+        play.event("worker.ready")
+        play.give(Tick(), after_s=60)
+    assert told.count("recurring") == 1
+    (recurring,) = [event for event in play.told if event.kind == "playbook.recurring"]
+    assert recurring.severity == "critical"
+    assert "has repaired shop on web-1 3 times within 6h" in recurring.text
+
+
+def test_each_worker_in_turn() -> None:
+    text = OOM.replace("action: gunicorn.rotate", "action: gunicorn.recycle_worker\n    each: true")
+    play = Play(text)
+    play.give(Workers("web-1", "shop", {30: 3, 10: 1}))
+    play.oom()
+    targets = []
+    for _ in range(2):
+        command = play.commands[-1]
+        assert isinstance(command, Command)
+        assert command.target is not None
+        targets.append((command.target.pid, command.target.start_ticks))
+        assert len(play.commands) == len(targets), "one after the other"
+        play.outcome()
+    assert targets == [(10, 1), (30, 3)]
+    play = Play(text)
+    assert play.oom() == ["started", "failed", "step"], "no worker is known"
+
+
+def test_together_and_the_worker_of_the_event() -> None:
+    text = OOM.replace(
+        "  - id: rotate\n    action: gunicorn.rotate\n    timeout: 30s\n",
+        "  - together:\n      - {id: a, action: snapshot.take}\n      - {id: b, action: gunicorn.rotate}\n  - {id: c, action: gunicorn.reload}\n",
+    )
+    play = Play(text)
+    assert play.oom() == ["started", "step", "step"]
+    first, second = play.commands
+    assert isinstance(first, Command)
+    assert first.target is not None
+    assert first.target.pid == WORKER.pid
+    play.event("action.done", command=second.id)
+    assert len(play.commands) == 2
+    play.event("action.done", command=first.id)
+    assert play.commands[-1].action == "gunicorn.reload"
+
+
+def test_what_must_not_come() -> None:
+    text = OOM.replace("    - event: worker.ready\n", "    - never: worker.oom_killed\n")
+    play = Play(text)
+    play.oom()
+    play.outcome()
+    assert play.oom() == ["failed", "step"]
+    play = Play(text)
+    play.oom()
+    play.outcome()
+    assert play.event("worker.ready") == []
+    assert play.give(Tick(), after_s=60) == ["verified"]
+
+
+SAMPLE = OOM.replace(
+    'event: worker.oom_killed\n    where: event.attrs.constraint == "cgroup"',
+    "metric: worker.cpu_percent\n    above: 90\n    for: 30s",
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "begins"), [([95] * 40, True), ([95] * 20 + [10] + [95] * 20, False), ([95] * 29, False)]
+)
+def test_a_metric_that_stays_beyond_its_bound(values: list[float], begins: bool) -> None:
+    play = Play(SAMPLE)
+    for value in values:
+        play.give(Measured("web-1", "worker.cpu_percent", value, "shop", "worker 1"))
+    assert bool(play.commands) == begins
+
+
+def test_a_gap_of_samples_says_nothing() -> None:
+    play = Play(SAMPLE)
+    play.give(Measured("web-1", "worker.cpu_percent", 95, "shop", "worker 1"))
+    play.give(Measured("web-1", "worker.cpu_percent", 95, "shop", "worker 1"), after_s=100)
+    assert play.commands == []
+
+
+def test_after_a_restart_commands_without_an_outcome_go_out_again() -> None:
+    play = Play(OOM)
+    play.oom()
+    assert unfinished(play.state, play.now_us) == tuple(play.commands)
+    assert unfinished(play.state, play.now_us + 30 * S) == ()
+    play.outcome()
+    assert unfinished(play.state, play.now_us) == ()
+
+
+def test_a_playbook_that_is_taken_away_ends_its_runs() -> None:
+    play = Play(OOM)
+    play.oom()
+    play.playbooks.clear()
+    assert play.give(Tick()) == ["cancelled"]
