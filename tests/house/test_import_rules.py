@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,14 @@ SQL = re.compile(
     r"\s*(SELECT|INSERT INTO|CREATE (TABLE|DATABASE|VIEW|MATERIALIZED)|ALTER TABLE|DELETE FROM|UPDATE \S+ SET"
     r"|DROP (TABLE|VIEW|DATABASE)|TRUNCATE|OPTIMIZE TABLE|SYSTEM (STOP|START|FLUSH))\b"
 )
+# The name that a package is imported by, where it is not the name it is installed by.
+INSTALLED_AS = {
+    "cel": "common-expression-language",
+    "ruamel": "ruamel-yaml",
+    "clickhouse_connect": "clickhouse-connect",
+}
+# bcc comes with the distribution's python3, which alone runs the module that imports it.
+OF_THE_DISTRIBUTION = ("bcc",)
 # server.keys names the tables of server.state when it picks rows for a command; all statements are made in server.state.
 SQLALCHEMY = ("server.state", "server.keys")
 
@@ -143,6 +154,18 @@ def sql_belongs_to_the_store(module: Module) -> Iterator[str]:
                 yield module.says(line, f"has SQL ({text.strip():.30}…), which belongs to server/store")
 
 
+def imports_are_installed(module: Module) -> Iterator[str]:
+    """Agent and reflexctl are installed alone; what the server needs beside comes with `[server]`."""
+    extras = ("server",) if module.package in ("server", "playbooks") else ()
+    for line, name in imports(module):
+        top = name.partition(".")[0]
+        package = INSTALLED_AS.get(top, top.replace("_", "-"))
+        if top in sys.stdlib_module_names or top in (*SHIPPED, *UNSHIPPED, *OF_THE_DISTRIBUTION):
+            continue
+        if package not in _installed(extras):
+            yield module.says(line, f"imports {name}, and setup.cfg does not install {package} there")
+
+
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     only_the_wire_is_shared,
     pure_modules_do_nothing,
@@ -150,6 +173,7 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     proc_belongs_to_procfs,
     acts_belong_to_the_executor,
     sql_belongs_to_the_store,
+    imports_are_installed,
 )
 
 
@@ -218,6 +242,16 @@ def test_a_planted_violation_is_found(tmp_path: Path, path: str, source: str, ex
 def test_what_is_allowed_passes(tmp_path: Path, path: str, source: str) -> None:
     _plant(tmp_path, path, source)
     assert violations(tmp_path) == []
+
+
+@functools.cache
+def _installed(extras: tuple[str, ...]) -> frozenset[str]:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    lists = [parser["options"]["install_requires"], *(parser["options.extras_require"][extra] for extra in extras)]
+    names = (re.split(r"[\s\[<>=]", line.strip())[0] for line in "\n".join(lists).splitlines())
+    # What comes with a package and is part of how it is used: addresses of aiohttp, errors of kombu.
+    return frozenset({*names, "yarl", "amqp"} - {""})
 
 
 def _plant(root: Path, path: str, source: str) -> None:
