@@ -38,10 +38,13 @@ describe("readSnapshot", () => {
     expect([snapshot.kinds, snapshot.noMemory]).toEqual([null, "too large"]);
   });
 
-  it.each([null, 7, [[]], { content: 7 }, { content: { threads: [7], memory: { largest: "x" }, process: { a: "x" } } }])(
-    "reads %j without falling over",
-    (answer) => {
-      expect(readSnapshot(answer).numbers).toEqual({});
-    },
-  );
+  it.each([
+    null,
+    7,
+    [[]],
+    { content: 7 },
+    { content: { threads: [7], memory: { largest: "x" }, process: { a: "x" } } },
+  ])("reads %j without falling over", (answer) => {
+    expect(readSnapshot(answer).numbers).toEqual({});
+  });
 });
