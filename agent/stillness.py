@@ -8,7 +8,7 @@ for its own ends may wait as long as it likes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -223,10 +223,11 @@ class Stillness:
             main = still.get(ref.pid)
             in_call = main is not None and main.doing == "call"
             return self._still(worker, watched, {ref.pid: None}, main.name, now_s) if main and in_call else None
-        threads = {thread.os_id: thread for thread in found.threads}
+        inner = {tid: self._procfs.inner_pid(ref.pid, tid) or tid for tid in watched.threads}
+        threads = by_thread(found, inner, ref.pid)
         stuck: dict[int, Thread | None] = {}
         for tid, waiting in still.items():
-            thread = threads.get(self._procfs.inner_pid(ref.pid, tid) or tid)
+            thread = threads.get(tid)
             if thread is not None and _serves(thread, tid == ref.pid):
                 stuck[tid] = thread
                 continue
@@ -249,6 +250,20 @@ class Stillness:
         threads = worker.service.settings.threads
         of = threads if threads is not None and threads >= len(watched.told) and threads > 1 else None
         return Still(worker, "threads", len(watched.told), of, seconds, call, stacks)
+
+
+def by_thread(stack: Stack, inner: Mapping[int, int], main: int) -> dict[int, Thread]:
+    """The stack of each thread; `inner` has the threads' ids, and by which the process itself knows them.
+
+    A server that forks and does not tell Python (uWSGI without threads) leaves the main thread of a worker with the id
+    that it had in the master: the one stack whose id is of no thread here is then the main thread's.
+    """
+    by_id = {thread.os_id: thread for thread in stack.threads}
+    found = {tid: by_id[own] for tid, own in inner.items() if own in by_id}
+    strays = [thread for thread in stack.threads if thread.os_id not in inner.values()]
+    if main in inner and main not in found and len(strays) == 1:
+        found[main] = strays[0]
+    return found
 
 
 def _was_idle_at(watched: _Watched, waiting: Waiting, now_s: float) -> bool:
