@@ -48,7 +48,7 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_STOPPED
     except (StageError, OSError, aiohttp.ClientError) as error:
-        print(f"Not measured: {error}", file=sys.stderr)
+        print(f"Not measured: {str(error) or type(error).__name__}", file=sys.stderr)
         return 3
     show(benchmark.TITLE, result, as_json=options.json)
     return 0
