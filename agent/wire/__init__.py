@@ -6,6 +6,21 @@ raise `WireError`, which names the field and the problem.
 
 from __future__ import annotations
 
+from agent.wire.acts import ACTS, MOST_WORKERS, SIGNALS, ActSpec, Param, ParamType
+from agent.wire.books import (
+    MOST_LENT,
+    MOST_LENT_CHARS,
+    MOST_USES,
+    Book,
+    Books,
+    Holding,
+    are_signed,
+    books_from_json,
+    books_to_json,
+    holding_from_json,
+    holding_to_json,
+    sign_books,
+)
 from agent.wire.checks import (
     MAX_ATTR_CHARS,
     MAX_ATTRS,
@@ -24,13 +39,16 @@ from agent.wire.command import (
     command_from_json,
     command_to_json,
     is_signed,
+    params_from_json,
     sign,
+    target_from_json,
 )
 from agent.wire.kinds import (
     ARTIFACTS,
     KINDS,
     METRICS,
 )
+from agent.wire.order import PHASES, Order, Phase, is_signed_order, order_from_json, order_to_json, sign_order
 from agent.wire.records import (
     MAX_ARTIFACT_BYTES,
     MAX_BATCH_RECORDS,
@@ -61,6 +79,7 @@ from agent.wire.records import (
 )
 
 __all__ = [
+    "ACTS",
     "ARTIFACTS",
     "KINDS",
     "LONGEST_US",
@@ -76,14 +95,28 @@ __all__ = [
     "MAX_ROWS",
     "MAX_TEXT_CHARS",
     "METRICS",
+    "MOST_LENT",
+    "MOST_LENT_CHARS",
+    "MOST_USES",
+    "MOST_WORKERS",
+    "PHASES",
     "PROTOCOL_VERSION",
     "REFUSALS",
     "ROW",
     "SEVERITIES",
+    "SIGNALS",
+    "ActSpec",
     "Artifact",
+    "Book",
+    "Books",
     "Command",
     "Event",
     "Evidence",
+    "Holding",
+    "Order",
+    "Param",
+    "ParamType",
+    "Phase",
     "Refusal",
     "Row",
     "Sample",
@@ -92,18 +125,30 @@ __all__ = [
     "Target",
     "WireError",
     "WorkerRef",
+    "are_signed",
     "artifact_from_json",
     "artifact_to_json",
+    "books_from_json",
+    "books_to_json",
     "command_from_json",
     "command_to_json",
     "event_from_json",
     "event_to_json",
+    "holding_from_json",
+    "holding_to_json",
     "is_signed",
+    "is_signed_order",
     "moment_to_json",
+    "order_from_json",
+    "order_to_json",
+    "params_from_json",
     "sample_from_json",
     "sample_to_json",
     "samples_from_json",
     "sign",
+    "sign_books",
+    "sign_order",
+    "target_from_json",
     "uuid7",
     "worker_to_json",
 ]

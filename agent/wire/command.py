@@ -110,11 +110,30 @@ def command_from_json(value: object) -> Command:
         step=text_of(obj, "step", MAX_NAME_CHARS),
         action=text_of(obj, "action", MAX_NAME_CHARS),
         cause=uuid_of(obj, "cause"),
-        params=attrs_of(obj.get("params", {}), "params"),
+        params=params_from_json(obj.get("params", {})),
         service=optional_text_of(obj, "service"),
-        target=_target(obj.get("target")),
+        target=target_from_json(obj.get("target")),
         dry_run=dry_run,
     )
+
+
+def target_from_json(value: object) -> Target | None:
+    """The process that `value` names, or None; raises WireError."""
+    if value is None:
+        return None
+    obj = mapping_of(value, "target")
+    try:
+        target = Target(whole_of(obj, "pid"), whole_of(obj, "start_ticks"))
+    except WireError as error:
+        raise WireError(f"target.{error.where}", error.problem) from None
+    if not 1 < target.pid < 2**31:
+        raise WireError("target.pid", "must be a process id above 1")
+    return target
+
+
+def params_from_json(value: object) -> Mapping[str, Scalar]:
+    """Parameters of an action; raises WireError."""
+    return attrs_of(value, "params")
 
 
 def sign(command: Command, host_key_hash: str) -> str:
@@ -130,13 +149,3 @@ def is_signed(command: Command, signature: str, host_key_hash: str) -> bool:
 
 def _canonical(command: Command) -> bytes:
     return orjson.dumps(command_to_json(command), option=orjson.OPT_SORT_KEYS)
-
-
-def _target(value: object) -> Target | None:
-    if value is None:
-        return None
-    obj = mapping_of(value, "target")
-    try:
-        return Target(whole_of(obj, "pid"), whole_of(obj, "start_ticks"))
-    except WireError as error:
-        raise WireError(f"target.{error.where}", error.problem) from None

@@ -21,6 +21,8 @@ KINDS: Mapping[str, str] = {
     "worker.unstuck": "A worker that was found stuck moves again.",
     "worker.boot_hung": "A worker was started and does not become ready.",
     "process.oom_killed": "The kernel's OOM killer chose a process that is no known worker, or processes that it counted only.",
+    "host.memory_pressure": "A host runs out of memory; the text says which watched worker holds the most.",
+    "host.memory_pressure_over": "A host that ran out of memory has some again.",
     "queue.saturated": "A listener's accept queue is full: new connections are refused or dropped.",
     "queue.recovered": "A listener's accept queue has room again.",
     "celery.backlog": "A Celery queue grows faster than it is consumed.",
@@ -34,8 +36,19 @@ KINDS: Mapping[str, str] = {
     "celery.consumer_back": "A silent Celery worker consumes its queue again.",
     "celery.broker_unreachable": "A broker cannot be asked: until it can, nothing is known of its queues, nodes and tasks.",
     "celery.broker_back": "A broker can be asked again.",
-    "deploy.started": "A deploy began.",
+    "deploy.queued": "A deploy waits for another one of the same app, or for the end of a hold.",
+    "deploy.started": "A deploy began; the text says who asked for it and why.",
+    "deploy.step": "A deploy goes on to its next hosts, or to its next phase.",
     "deploy.finished": "A deploy ended; the text says how.",
+    "deploy.held": "Deploys of an app are held, or go on again.",
+    "release.prepared": "A host has built, checked and booted a release beside the one that serves.",
+    "release.switched": "A host serves another release, and watches it.",
+    "release.kept": "A release was watched and is kept; the evidence has what was compared.",
+    "release.rolled_back": "A host serves an earlier release again; the text says why.",
+    "release.regressed": "A release that was kept lets workers die as the one before did not; told once, within a day.",
+    "release.failed": "A host could not do a phase of a release; the text says at which step, and what serves.",
+    "release.refused": "A host did not carry out an order; `attrs.reason` says why.",
+    "release.interrupted": "The agent ended in the middle of a release; the text says which release serves.",
     "playbook.started": "A playbook run began.",
     "playbook.step": "A playbook run sent a command, or did a step of its own.",
     "playbook.verified": "What a playbook run was to bring about is there; the text says after how long.",
@@ -46,6 +59,7 @@ KINDS: Mapping[str, str] = {
     "playbook.would_run": "A playbook in shadow mode would have run; the text says what it would have done.",
     "playbook.waiting": "A playbook run waits for somebody to approve it.",
     "playbook.recurring": "A playbook keeps repairing the same fault: its repairs hide it.",
+    "action.asked": "Somebody asked for an act by the API or by reflexctl.",
     "action.done": "A host carried out a command.",
     "action.failed": "A host could not carry out a command to its end; the text says what was left how.",
     "action.refused": "A host did not carry out a command; `attrs.reason` says why.",
@@ -56,6 +70,7 @@ KINDS: Mapping[str, str] = {
     "agent.back": "A silent agent is heard again.",
     "agent.defect": "The agent met a defect of its own and went on; its log has the traceback.",
     "agent.spool_dropped": "The agent's spool was full or damaged and records were given up.",
+    "agent.playbooks": "A host runs other playbooks by itself than before, or cannot.",
     "agent.privileges": "The agent may do less, or more, than it needs; the text says what follows.",
     "agent.shedding": "The agent is over its own budget and samples less, or comes back from that; events go on.",
     "agent.shedding_ended": "The agent is within its own budget and samples everything again.",
@@ -113,6 +128,7 @@ METRICS: Mapping[str, str] = {
 """Every metric there is, with its meaning and unit in one sentence."""
 
 ARTIFACTS: Mapping[str, str] = {
+    "release_log": "What the programs of one phase of a release said; docs/deploys.md has its keys.",
     "snapshot": "What a process was doing and what its memory held before it may be killed; docs/snapshots.md has its keys.",
 }
 """Every kind of artifact there is, with its meaning in one sentence."""

@@ -50,7 +50,7 @@ commands = st.builds(
     cause=st.uuids().map(str),
     params=st.dictionaries(st.text(min_size=1, max_size=9), st.integers(-5, 5) | st.text(max_size=9) | st.booleans()),
     service=st.none() | st.text(min_size=1, max_size=9),
-    target=st.none() | st.builds(Target, st.integers(1, 2**22), st.integers(0, 2**40)),
+    target=st.none() | st.builds(Target, st.integers(2, 2**22), st.integers(0, 2**40)),
     dry_run=st.booleans(),
 ).flatmap(lambda one: st.integers(1, LONGEST_US).map(lambda for_us: replace(one, expires_us=one.issued_us + for_us)))
 

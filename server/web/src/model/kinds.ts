@@ -20,7 +20,7 @@ export const KIND_GROUPS: readonly KindGroup[] = [
   { key: "queue", label: "Accept queues", patterns: ["queue.*"] },
   { key: "celery", label: "Celery", patterns: ["celery.*"] },
   { key: "deploy", label: "Deploys", patterns: ["deploy.*"] },
-  { key: "playbook", label: "Playbooks", patterns: ["playbook.*"] },
+  { key: "playbook", label: "Playbooks and acts", patterns: ["playbook.*", "action.*"] },
   { key: "agent", label: "Agents and probes", patterns: ["agent.*", "probe.*"] },
 ];
 
@@ -49,6 +49,21 @@ const SHORT: Record<string, string> = {
   "celery.broker_back": "broker back",
   "celery.consumer_silent": "silent consumer",
   "agent.spool_dropped": "spool dropped",
+  "playbook.started": "repair begins",
+  "playbook.step": "repair step",
+  "playbook.verified": "repaired",
+  "playbook.failed": "repair failed",
+  "playbook.escalated": "not repaired",
+  "playbook.cancelled": "repair ended",
+  "playbook.skipped": "left alone",
+  "playbook.would_run": "would repair",
+  "playbook.waiting": "waits for a yes",
+  "playbook.recurring": "repairs hide it",
+  "action.asked": "act asked for",
+  "action.done": "act done",
+  "action.failed": "act failed",
+  "action.refused": "act refused",
+  "action.planned": "act planned",
 };
 
 const GOOD = new Set([
@@ -61,6 +76,7 @@ const GOOD = new Set([
   "celery.backlog_over",
   "celery.consumer_back",
   "celery.broker_back",
+  "playbook.verified",
 ]);
 
 /** A kind in two words: `OOM kill`, `worker ready`, `agent silent`. */
