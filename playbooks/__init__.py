@@ -6,29 +6,39 @@ from playbooks.engine import step, unfinished
 from playbooks.inputs import (
     Answer,
     Armed,
+    Asked,
     Decided,
     Entry,
     Happened,
+    Holds,
     Input,
+    Known,
+    Lend,
     Measured,
     Serve,
     Switched,
+    Taken,
     Tick,
-    Workers,
 )
 from playbooks.model import Playbook
 from playbooks.problems import PlaybookError, Problem
 from playbooks.reading import read_playbook
-from playbooks.state import Place, Run, State, Use, state_from_json, state_to_json
+from playbooks.rows import changes, state_of
+from playbooks.state import Members, Place, Run, State, Use
 
 __all__ = [
     "Answer",
     "Armed",
+    "Asked",
     "Decided",
     "Entry",
     "Happened",
+    "Holds",
     "Input",
+    "Known",
+    "Lend",
     "Measured",
+    "Members",
     "Place",
     "Playbook",
     "PlaybookError",
@@ -37,11 +47,13 @@ __all__ = [
     "Serve",
     "State",
     "Switched",
+    "Taken",
     "Tick",
     "Use",
-    "Workers",
+    "changes",
     "read_playbook",
     "state_from_json",
+    "state_of",
     "state_to_json",
     "step",
     "unfinished",

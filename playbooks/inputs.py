@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from agent.wire import Command, Event, Scalar
+from agent.wire import Command, Event, Scalar, WorkerRef
 from playbooks.model import Mode
-from playbooks.state import State
+from playbooks.state import Members, Place, State, Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,11 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """The workers that a service has, as its host says: pid to start_ticks."""
+class Known:
+    """The services of a host, as it says: by name."""
 
     host: str
-    service: str
-    workers: Mapping[int, int]
+    services: Mapping[str, Members]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,49 @@ class Armed:
     who: str
 
 
-Input: TypeAlias = Happened | Measured | Workers | Tick | Decided | Switched | Armed
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Somebody asks for a run, whatever its triggers and conditions say; its limits hold. `worker` is of the event."""
+
+    playbook: str
+    host: str
+    service: str
+    who: str
+    worker: WorkerRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """These playbooks are to be lent to a host until then; `hosts` is how many hosts there are.
+
+    The server runs none of them there from now on. What the host was lent before stays lent until it says otherwise.
+    """
+
+    host: str
+    names: frozenset[str]
+    hosts: int
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """A host says which playbooks it runs by itself; `uses` are those of what it has given back."""
+
+    host: str
+    names: frozenset[str]
+    uses: tuple[Use, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Somebody else is at work on a target, until then at most."""
+
+    place: Place
+    who: str
+    until_us: int
+
+
+Input: TypeAlias = Asked | Happened | Measured | Known | Tick | Decided | Switched | Armed | Lend | Holds | Taken
 
 
 @dataclass(frozen=True, slots=True)

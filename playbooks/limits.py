@@ -10,7 +10,7 @@ from playbooks.durations import duration_text
 from playbooks.model import HOUR_US, Playbook
 from playbooks.state import Place, Run, Use
 
-Reason = Literal["killed", "window", "conflict", "cooldown", "per_hour", "fleet_per_hour", "full"]
+Reason = Literal["killed", "window", "conflict", "cooldown", "per_hour", "fleet_per_hour", "full", "late", "lent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,19 @@ class Held:
 
 
 def held_by_limits(
-    playbook: Playbook, place: Place, uses: Sequence[Use], active: Iterable[Run], now_us: int, *, is_shadow: bool
+    playbook: Playbook,
+    place: Place,
+    uses: Sequence[Use],
+    active: Iterable[Run],
+    now_us: int,
+    *,
+    fleet: int,
+    is_shadow: bool,
 ) -> Held | None:
-    """What its limits say. A run that is on its way and has not acted yet counts as if it had."""
+    """What its limits say; `fleet` is what may be used of the fleet's here.
+
+    A run that is on its way and has not acted yet counts as if it had.
+    """
     mine = [use for use in uses if use.playbook == playbook.name and use.is_shadow == is_shadow]
     pending = [run for run in active if run.playbook == playbook.name and not run.acted]
     limits = playbook.limits
@@ -36,9 +46,12 @@ def held_by_limits(
     of_place = sum(use.place == place for use in last_hour) + sum(run.place == place for run in pending)
     if of_place >= limits.per_hour:
         return Held("per_hour", f"it has acted {of_place} times on {place} within an hour, as often as it may")
-    if len(last_hour) + len(pending) >= limits.fleet_per_hour:
-        number = len(last_hour) + len(pending)
-        return Held("fleet_per_hour", f"it has acted {number} times on all hosts within an hour, as often as it may")
+    number = len(last_hour) + len(pending)
+    if number >= (limits.fleet_per_hour if is_shadow else fleet):
+        text = f"it has acted {number} times on all hosts within an hour, as often as it may"
+        if fleet < limits.fleet_per_hour and not is_shadow:
+            text = f"{text} (the rest of {limits.fleet_per_hour} is for hosts that run it by themselves)"
+        return Held("fleet_per_hour", text)
     return None
 
 

@@ -29,10 +29,12 @@ HOUR_US = 60 * MINUTE_US
 
 @dataclass(frozen=True, slots=True)
 class OnEvent:
-    """An event of this kind, if `where` holds of it."""
+    """An event of this kind, if `where` holds of it, or so many of them within a time."""
 
     kind: str
     where: Expression | None = None
+    times: int = 1
+    within_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,10 @@ class Recurring:
 
 @dataclass(frozen=True, slots=True)
 class Playbook:
-    """One playbook. Of two that want the same target, the one with the higher `priority` gets it."""
+    """One playbook. Of two that want the same target, the one with the higher `priority` gets it.
+
+    `digest` stands for its text: a run ends when the text changes under it.
+    """
 
     name: str
     title: str
@@ -142,3 +147,4 @@ class Playbook:
     windows: tuple[Window, ...] = ()
     mode: Mode = "shadow"
     runs_on: Place = "server"
+    digest: str = ""

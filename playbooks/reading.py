@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
-from agent.wire import KINDS, METRICS, Scalar
-from playbooks.actions import ACTIONS, Action
+from agent.wire import ACTS, KINDS, METRICS, ActSpec, Param, Scalar
 from playbooks.expressions import Template
 from playbooks.fields import Fields, type_of
 from playbooks.located import Located, parse
@@ -42,7 +43,7 @@ KEYS = (
     *("name", "title", "on", "if", "target", "steps", "verify", "else", "limits", "recurring", "priority", "approval"),
     *("windows", "mode", "runs_on"),
 )
-TRIGGER_KEYS = ("event", "where", "metric", "above", "below", "for")
+TRIGGER_KEYS = ("event", "where", "times", "within", "metric", "above", "below", "for")
 STEP_KEYS = ("id", "action", "with", "when", "each", "timeout", "retry", "together")
 VERIFY_KEYS = ("within", "expect")
 EXPECT_KEYS = ("event", "never", "where")
@@ -65,7 +66,7 @@ def read_playbook(text: str, file: str) -> Playbook:
     playbook = _Reading(problems).playbook(place)
     if problems or playbook is None:
         raise PlaybookError(file, problems)
-    return playbook
+    return replace(playbook, digest=hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
 
 
 class _Reading:
@@ -89,6 +90,8 @@ class _Reading:
         otherwise = self._steps(fields, "else")
         self._unique_ids(fields, (*steps, *otherwise))
         approval = fields.get("approval")
+        if fields.get("runs_on") is not None and fields.choice("runs_on", PLACES) == "host":
+            self._may_run_on_host(fields, on)
         return Playbook(
             name=name or "",
             title=fields.text("title", must=True, most=200) or "",
@@ -107,6 +110,14 @@ class _Reading:
             runs_on=cast(Place, fields.choice("runs_on", PLACES) or "server"),
         )
 
+    def _may_run_on_host(self, fields: Fields, on: Sequence[Trigger]) -> None:
+        """A host has nobody to ask, and keeps no samples."""
+        place = cast(Located, fields.get("runs_on"))
+        if fields.has("approval"):
+            fields.problem(place, "a playbook that waits for an approval cannot run on the host: nobody there gives it")
+        if any(isinstance(one, OnSample) for one in on):
+            fields.problem(place, "a playbook with a `metric` cannot run on the host; give it an `event`")
+
     def _trigger(self, place: Located) -> Trigger | None:
         fields = self._fields(place, "a trigger", TRIGGER_KEYS)
         if fields.has("event") == fields.has("metric"):
@@ -117,13 +128,18 @@ class _Reading:
                 if (wrong := fields.get(name)) is not None:
                     fields.problem(wrong, f"{name!r} belongs to a trigger with a `metric`")
             kind = fields.choice("event", list(KINDS))
-            return None if kind is None else OnEvent(kind, fields.expression("where"))
+            times = fields.whole("times", 1, least=2, most=100)
+            if fields.has("times") != fields.has("within"):
+                fields.problem(place, "'times' and 'within' belong together: so many of these events within a time")
+            within_us = fields.span_us("within", 0, least_us=SECOND_US)
+            return None if kind is None else OnEvent(kind, fields.expression("where"), times, within_us)
         metric = fields.choice("metric", list(METRICS))
         above, below = fields.number("above"), fields.number("below")
         if fields.has("above") == fields.has("below"):
             fields.problem(place, "a trigger with a `metric` has `above` or `below`, and not both")
-        if (wrong := fields.get("where")) is not None:
-            fields.problem(wrong, "'where' belongs to a trigger with an `event`")
+        for name in ("where", "times", "within"):
+            if (wrong := fields.get(name)) is not None:
+                fields.problem(wrong, f"{name!r} belongs to a trigger with an `event`")
         hold_us = fields.span_us("for", MINUTE_US, least_us=SECOND_US)
         return None if metric is None else OnSample(metric, above, below, hold_us)
 
@@ -161,10 +177,10 @@ class _Reading:
         return found
 
     def _act(self, fields: Fields, step_id: str) -> Act | None:
-        name = fields.choice("action", list(ACTIONS), must=True)
+        name = fields.choice("action", list(ACTS), must=True)
         if name is None:
             return None
-        action, each = ACTIONS[name], fields.flag("each")
+        action, each = ACTS[name], fields.flag("each")
         if each and not action.on_worker:
             fields.problem(cast(Located, fields.get("each")), f"'each' is for acts on one worker; {name} is none")
         return Act(
@@ -183,34 +199,33 @@ class _Reading:
             fields.problem(cast(Located, fields.get("timeout")), "'timeout' is longer than 10m, as no command may be")
         return timeout_us
 
-    def _params(self, fields: Fields, name: str, action: Action) -> dict[str, Scalar | Template]:
+    def _params(self, fields: Fields, name: str, action: ActSpec) -> dict[str, Scalar | Template]:
         place = fields.get("with")
         members = self._fields(place, f"'with' of {name}", list(action.params)) if place is not None else None
         found: dict[str, Scalar | Template] = {}
         for key, parameter in action.params.items():
             value = None if members is None else members.get(key)
             if value is None:
-                if parameter.must:
-                    fields.problem(place or fields.place, f"{name} needs {key!r}: {parameter.meaning}")
+                if parameter.required:
+                    fields.problem(place or fields.place, f"{name} needs {key!r}: {parameter.text}")
                 continue
             assert members is not None
-            taken = self._param(members, value, key, parameter.type)
+            taken = self._param(members, value, parameter)
             if taken is not None:
                 found[key] = taken
         return found
 
-    def _param(self, fields: Fields, place: Located, name: str, type_: str) -> Scalar | Template | None:
+    def _param(self, fields: Fields, place: Located, parameter: Param) -> Scalar | Template | None:
         value = place.value
         if isinstance(value, str) and "{{" in value:
-            return fields.template(place, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if type_ == "text" and isinstance(value, str) and value:
-            return value
-        if is_number and (type_ == "number" or (type_ == "whole" and isinstance(value, int))):
-            return cast(Scalar, value)
-        wanted = {"text": "a text", "whole": "a whole number", "number": "a number"}[type_]
-        fields.problem(place, f"{name!r} must be {wanted}, not {type_of(place)}")
-        return None
+            return fields.template(place, parameter.name)
+        try:
+            if not isinstance(value, str | int | float | bool):
+                raise ValueError(f"{parameter.name} must be {parameter.word}, not {type_of(place)}")
+            return parameter.read(value)
+        except ValueError as error:
+            fields.problem(place, str(error))
+            return None
 
     def _unique_ids(self, fields: Fields, steps: tuple[Step, ...]) -> None:
         ids = [act.id for step in steps for act in acts_of(step)] + [s.id for s in steps if isinstance(s, Together)]

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.wire import Command, Event, Scalar, Severity, Target
+from agent.wire import ACTS, Command, Event, Evidence, Scalar, Severity, Target
 from playbooks import sentences
-from playbooks.actions import ACTIONS
 from playbooks.durations import duration_text
 from playbooks.expressions import Template
 from playbooks.inputs import Serve
 from playbooks.model import SECOND_US, Act, Playbook, Step, Together, acts_of
-from playbooks.state import Run, Task, Use
+from playbooks.state import Members, Run, Task, Use
 from playbooks.turn import Turn, about_event, plain
 
 GRACE_US = 5 * SECOND_US
 """An outcome may come this much later than its command expires."""
 
 _ENDS_BUSY = "busy"
+_CAME_BEFORE = "replayed"
+"""The host got the command before; what became of it then is told by itself."""
+
 _SEVERITIES: Mapping[str, Severity] = {"playbook.escalated": "critical", "playbook.cancelled": "warning"}
 
 
@@ -32,6 +34,7 @@ def approved(turn: Turn, run: Run, who: str) -> None:
 
 def cancel(turn: Turn, run: Run, why: str) -> None:
     """Ends a run where it stands."""
+    run = _may_have_acted(turn, run)
     text = sentences.cancelled(run.playbook, run.place, why, acted=run.acted)
     _end(turn, run, "playbook.cancelled", text)
 
@@ -71,7 +74,7 @@ def something_happened(turn: Turn, run: Run, host: str, event: Event) -> None:
         return
     if event.ts_us <= run.event["ts_us"]:
         return
-    known = about_event(plain(event), run.place, turn.workers)
+    known = about_event(plain(event), run.place, turn.services)
     for number, expect in enumerate(playbook.verify.expects):
         if expect.kind != event.kind or (expect.where is not None and expect.where.holds(known) is not True):
             continue
@@ -106,7 +109,7 @@ def _time_of_tasks(turn: Turn, run: Run) -> None:
     late = next((task for task in run.tasks if task.progress == "sent" and turn.now_us >= task.until_us), None)
     if late is not None:
         act = _act(turn, run, late)
-        run = run if ACTIONS[act.action].by_server else _has_acted(turn, run)
+        run = _may_have_acted(turn, run)
         span = duration_text(act.timeout_us)
         _fail_task(turn, run, late, f"{act.action} has no outcome within {span}: whether it was done is not known.")
     elif any(task.progress == "due" and task.attempt and turn.now_us >= task.due_us for task in run.tasks):
@@ -140,12 +143,16 @@ def _begin_step(turn: Turn, run: Run, step: Step) -> Run | None:
 def _workers(turn: Turn, run: Run, act: Act) -> list[tuple[int, int] | None] | None:
     """Whom an act is about: workers, or [None] for the whole target; None where it is not known."""
     if act.each:
-        workers: list[tuple[int, int] | None] = [*sorted(turn.workers.get(run.place, {}).items())]
+        workers: list[tuple[int, int] | None] = [*sorted(_members(turn, run).workers.items())]
         return workers or None
-    if not ACTIONS[act.action].on_worker:
+    if not ACTS[act.action].on_worker:
         return [None]
     worker = run.event.get("worker")
     return None if worker is None else [(worker["pid"], worker["start_ticks"])]
+
+
+def _members(turn: Turn, run: Run) -> Members:
+    return turn.services.get(run.place, Members())
 
 
 def _send_due(turn: Turn, run: Run, step: Step) -> None:
@@ -179,9 +186,10 @@ def _send(turn: Turn, run: Run, task: Task) -> Run | None:
         playbook,
         cause=run.last,
         attrs={"run": run.id, "step": step, "action": act.action, "command": sent_id, "attempt": attempt},
+        evidence=(Evidence("step", sentences.asks_for(step, act, params)),),
     )
     service, command = run.place.service or None, None
-    if ACTIONS[act.action].by_server:
+    if ACTS[act.action].by_server:
         turn.send(Serve(sent_id, run.id, step, act.action, params, run.place.host, service, cause))
     else:
         command = Command(
@@ -211,7 +219,7 @@ def _params(act: Act, turn: Turn, run: Run) -> dict[str, Scalar] | str:
             found[name] = value
             continue
         text = value.fill(known)
-        if ACTIONS[act.action].params[name].type == "text":
+        if ACTS[act.action].params[name].type == "str":
             found[name] = text
             continue
         try:
@@ -235,11 +243,11 @@ def _with_task(run: Run, task: Task) -> Run:
 
 
 def _take_outcome(turn: Turn, run: Run, task: Task, event: Event) -> None:
-    if event.kind == "action.planned":
+    if event.kind == "action.planned" or event.attrs.get("reason") == _CAME_BEFORE:
         return
     act = _act(turn, run, task)
     run = replace(run, last=event.id, outcome=plain(event))
-    if event.kind != "action.refused" and not ACTIONS[act.action].by_server:
+    if event.kind != "action.refused" and not ACTS[act.action].by_server:
         run = _has_acted(turn, run)
     if event.kind == "action.done":
         proceed(turn, turn.keep(_with_task(run, replace(task, progress="done"))))
@@ -249,7 +257,7 @@ def _take_outcome(turn: Turn, run: Run, task: Task, event: Event) -> None:
         again = replace(task, progress="due", due_us=turn.now_us + act.retry.pause_us)
         turn.keep(_with_task(run, again))
         return
-    _fail_task(turn, run, task, event.text)
+    _fail_task(turn, _with_task(run, replace(task, progress="done")), task, event.text)
 
 
 def _has_acted(turn: Turn, run: Run) -> Run:
@@ -257,6 +265,12 @@ def _has_acted(turn: Turn, run: Run) -> Run:
     if not run.acted:
         turn.uses.append(Use(run.playbook, run.place, turn.now_us))
     return turn.keep(replace(run, acted=True))
+
+
+def _may_have_acted(turn: Turn, run: Run) -> Run:
+    """Nobody waits any longer for the outcomes of what is on its way: it counts as done."""
+    is_under_way = any(task.progress == "sent" and task.command is not None for task in run.tasks)
+    return _has_acted(turn, run) if is_under_way else run
 
 
 def _fail_task(turn: Turn, run: Run, task: Task, why: str) -> None:
@@ -268,6 +282,7 @@ def _fail_task(turn: Turn, run: Run, task: Task, why: str) -> None:
 
 def _fail(turn: Turn, run: Run, why: str) -> None:
     """The run did not help: it goes on with what is to be done then."""
+    run = _may_have_acted(turn, run)
     if run.phase == "otherwise":
         proceed(turn, turn.keep(replace(run, tasks=())))
         return
@@ -292,8 +307,10 @@ def _steps_done(turn: Turn, run: Run) -> None:
 
 def _recovered(turn: Turn, run: Run) -> None:
     passed_us = max(turn.now_us - int(run.event["ts_us"]), 0)
-    text = sentences.recovered(turn.playbooks[run.playbook], run.place, passed_us)
-    _end(turn, run, "playbook.verified", text, passed_us)
+    playbook = turn.playbooks[run.playbook]
+    proof = Evidence("verify", sentences.proof(playbook)) if playbook.verify is not None else None
+    text = sentences.recovered(playbook, run.place, passed_us)
+    _end(turn, run, "playbook.verified", text, passed_us, proof)
 
 
 def _has_all(playbook: Playbook, run: Run) -> bool:
@@ -306,10 +323,13 @@ def _has_never(playbook: Playbook) -> bool:
     return playbook.verify is not None and any(one.never for one in playbook.verify.expects)
 
 
-def _end(turn: Turn, run: Run, kind: str, text: str, passed_us: int | None = None) -> None:
+def _end(
+    turn: Turn, run: Run, kind: str, text: str, passed_us: int | None = None, proof: Evidence | None = None
+) -> None:
     """The last word of a run."""
     attrs: dict[str, Scalar] = {"run": run.id, "acted": run.acted, "joined": run.joined}
     if passed_us is not None:
         attrs["took_ms"] = passed_us // 1000
-    turn.tell(kind, _SEVERITIES.get(kind, "info"), text, run.place, run.playbook, cause=run.last, attrs=attrs)
+    severity, evidence = _SEVERITIES.get(kind, "info"), () if proof is None else (proof,)
+    turn.tell(kind, severity, text, run.place, run.playbook, cause=run.last, attrs=attrs, evidence=evidence)
     del turn.runs[run.id]

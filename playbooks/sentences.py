@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.wire import Event
+from agent.wire import MAX_TEXT_CHARS, Event, Scalar
 from playbooks.durations import duration_text
 from playbooks.inputs import Measured
 from playbooks.model import Act, OnSample, Playbook, acts_of
@@ -52,6 +53,19 @@ def does(playbook: Playbook, place: Place, act: Act, task: Task) -> str:
     whom = f"worker with pid {task.worker[0]} of {place}" if task.worker is not None else str(place)
     again = f" (attempt {task.attempt})" if task.attempt > 1 else ""
     return f"{playbook.name} does {act.action} for {whom}{again}."
+
+
+def asks_for(step: str, act: Act, params: Mapping[str, Scalar]) -> str:
+    """What a step asks for, as evidence."""
+    given = ", ".join(f"{name} {value}" for name, value in params.items())
+    return f"{step}: {act.action}{f' with {given}' if given else ''}"[:MAX_TEXT_CHARS]
+
+
+def proof(playbook: Playbook) -> str:
+    """What has come true, as evidence."""
+    assert playbook.verify is not None
+    parts = [f"{'no ' * one.never}{one.kind}" for one in playbook.verify.expects]
+    return f"{' and '.join(parts)} within {duration_text(playbook.verify.within_us)} after the last act"
 
 
 def failed(playbook: Playbook, place: Place, why: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from agent.wire import Command, command_from_json, command_to_json
 from playbooks.model import Mode
 
-MOST_SEEN = 4_096
+SEEN_CHUNK, SEEN_CHUNKS = 128, 32
+"""How many ids of events are remembered: a chunk that is full is never copied again."""
+
 MOST_TOLD = 2_048
 MOST_HOLDING = 4_096
 MOST_RUNS = 1_000
@@ -52,7 +54,8 @@ class Run:
     """One run of a playbook. `id` is that of its first event; `event` is what began it, as JSON.
 
     `step` is the place of its next step; `tasks` are the acts of the step that it is at. `acted`: some host has done,
-    or may have done, something. `joined` counts events that would have begun another run. `last` is its last event.
+    or may have done, something. `joined` counts events that would have begun another run. `last` is its last event, `digest`
+    that of the playbook.
     """
 
     id: str
@@ -70,6 +73,7 @@ class Run:
     met: frozenset[int] = frozenset()
     trouble: str = ""
     outcome: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,27 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Members:
+    """What is known of a service: its kind (empty until its host has said it) and its workers, pid to start_ticks.
+
+    `gone_us` is when its host said first that the service is no longer there; 0 while it is there."""
+
+    kind: str = ""
+    workers: Mapping[int, int] = field(default_factory=dict)
+    gone_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything. `serial` and `seed` make ids; `killed` says who has stopped all acts, empty for nobody.
 
     `holding` has, for each sample condition and subject, since when it holds and when it was last seen to.
-    `told` has when something that could be told again and again was told last. `workers` are those of each service:
-    pid to start_ticks.
+    `counts` has, for each trigger that counts and what it is about, when its latest events were.
+    `told` has when something that could be told again and again was told last. `services` are those that
+    hosts have told of. `lent` has, by host, which playbooks it runs by itself and its share of the fleet's limit;
+    `charges` is what such shares count for. `others` are runs of somebody else: on a host those of the server, on the
+    server those of hosts; each with a name and the time after which it does not count any more. `ran_on` is where this
+    engine is: empty for the server.
     """
 
     seed: str
@@ -97,45 +116,20 @@ class State:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     runs: Mapping[str, Run] = field(default_factory=dict)
     uses: tuple[Use, ...] = ()
-    seen: Mapping[str, None] = field(default_factory=dict)
+    seen: tuple[frozenset[str], ...] = ()
+    seen_lately: frozenset[str] = frozenset()
     told: Mapping[str, int] = field(default_factory=dict)
     holding: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    workers: Mapping[Place, Mapping[int, int]] = field(default_factory=dict)
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    services: Mapping[Place, Members] = field(default_factory=dict)
+    lent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    charges: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    others: Mapping[Place, tuple[str, int]] = field(default_factory=dict)
+    ran_on: str = ""
 
 
-def state_to_json(state: State) -> dict[str, Any]:
-    """Plain values for orjson."""
-    return {
-        "seed": state.seed,
-        "serial": state.serial,
-        "killed": state.killed,
-        "modes": dict(state.modes),
-        "runs": [_run_to_json(run) for run in state.runs.values()],
-        "uses": [[use.playbook, use.place.host, use.place.service, use.at_us, use.is_shadow] for use in state.uses],
-        "seen": list(state.seen),
-        "told": dict(state.told),
-        "holding": {key: list(span) for key, span in state.holding.items()},
-        "workers": [[place.host, place.service, list(map(list, w.items()))] for place, w in state.workers.items()],
-    }
-
-
-def state_from_json(value: Mapping[str, Any]) -> State:
-    """The state that `state_to_json` wrote down; raises KeyError, TypeError or ValueError for anything else."""
-    return State(
-        seed=value["seed"],
-        serial=value["serial"],
-        killed=value["killed"],
-        modes=value["modes"],
-        runs={one["id"]: _run_from_json(one) for one in value["runs"]},
-        uses=tuple(Use(name, Place(host, service), at, shadow) for name, host, service, at, shadow in value["uses"]),
-        seen=dict.fromkeys(value["seen"]),
-        told=value["told"],
-        holding={key: (since, last) for key, (since, last) in value["holding"].items()},
-        workers={Place(host, service): dict(w) for host, service, w in value["workers"]},
-    )
-
-
-def _run_to_json(run: Run) -> dict[str, Any]:
+def run_to_json(run: Run) -> dict[str, Any]:
+    """A run as plain values."""
     return {
         "id": run.id,
         "playbook": run.playbook,
@@ -152,10 +146,12 @@ def _run_to_json(run: Run) -> dict[str, Any]:
         "met": sorted(run.met),
         "trouble": run.trouble,
         "outcome": dict(run.outcome),
+        "digest": run.digest,
     }
 
 
-def _run_from_json(value: Mapping[str, Any]) -> Run:
+def run_from_json(value: Mapping[str, Any]) -> Run:
+    """The run that `run_to_json` wrote down."""
     host, service = value["place"]
     tasks = tuple(_task_from_json(task) for task in value["tasks"])
     return Run(**{**value, "place": Place(host, service), "tasks": tasks, "met": frozenset(value["met"])})

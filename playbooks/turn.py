@@ -9,8 +9,9 @@ from typing import Any
 
 from agent.wire import Command, Event, Evidence, Scalar, Severity, event_to_json, uuid7
 from playbooks.inputs import Answer, Entry, Serve
+from playbooks.lending import charged
 from playbooks.model import Mode, Playbook
-from playbooks.state import MOST_TOLD, Place, Run, State, Use
+from playbooks.state import MOST_TOLD, SEEN_CHUNK, SEEN_CHUNKS, Members, Place, Run, State, Use
 
 
 class Turn:
@@ -23,10 +24,14 @@ class Turn:
         self.modes: dict[str, Mode] = dict(state.modes)
         self.runs: dict[str, Run] = dict(state.runs)
         self.uses: list[Use] = list(state.uses)
-        self.seen: dict[str, None] = dict(state.seen)
+        self._seen, self._seen_lately = state.seen, state.seen_lately
         self.told: dict[str, int] = dict(state.told)
         self.holding: dict[str, tuple[int, int]] = dict(state.holding)
-        self.workers: dict[Place, Mapping[int, int]] = dict(state.workers)
+        self.counts: dict[str, tuple[int, ...]] = dict(state.counts)
+        self.services: dict[Place, Members] = dict(state.services)
+        self.lent: dict[str, Mapping[str, int]] = dict(state.lent)
+        self.charges = state.charges
+        self.others: dict[Place, tuple[str, int]] = dict(state.others)
         self._state = state
         self._serial = state.serial
         self._commands: list[Command | Serve] = []
@@ -41,22 +46,50 @@ class Turn:
             modes=self.modes,
             runs=self.runs,
             uses=tuple(self.uses),
-            seen=self.seen,
+            seen=self._seen,
+            seen_lately=self._seen_lately,
             told=self.told,
             holding=self.holding,
-            workers=self.workers,
+            counts=self.counts,
+            services=self.services,
+            lent=self.lent,
+            charges=self.charges,
+            others=self.others,
         )
         return Answer(state, tuple(self._commands), tuple(self._entries))
 
     def new_id(self) -> str:
-        """An id that no other turn of this engine makes."""
+        """An id that no other turn of this engine makes; those of one moment are in the order in which they were made."""
         self._serial += 1
-        digest = hashlib.blake2b(f"{self._state.seed}/{self._serial}".encode(), digest_size=8).digest()
-        return uuid7(self.now_us, int.from_bytes(digest, "big"))
+        digest = hashlib.blake2b(f"{self._state.seed}/{self._serial}".encode(), digest_size=6).digest()
+        return uuid7(self.now_us, (self._serial & 0x3FFF) << 48 | int.from_bytes(digest, "big"))
+
+    def is_new(self, event_id: str) -> bool:
+        """Whether an event comes for the first time, as far as that is known; from now on it has come."""
+        if event_id in self._seen_lately or any(event_id in chunk for chunk in self._seen):
+            return False
+        self._seen_lately = self._seen_lately | {event_id}
+        if len(self._seen_lately) >= SEEN_CHUNK:
+            self._seen = (*self._seen, self._seen_lately)[-SEEN_CHUNKS:]
+            self._seen_lately = frozenset()
+        return True
 
     def mode(self, playbook: Playbook) -> Mode:
         """The mode that it has now."""
         return self.modes.get(playbook.name, playbook.mode)
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether this engine is that of one host."""
+        return bool(self._state.ran_on)
+
+    def is_lent(self, playbook: str, host: str) -> bool:
+        """Whether the host runs it by itself."""
+        return playbook in self.lent.get(host, ())
+
+    def fleet_limit(self, playbook: Playbook) -> int:
+        """What this engine may use of the fleet's limit: what hosts were lent is theirs."""
+        return playbook.limits.fleet_per_hour - charged(self.charges, playbook.name, self.now_us)
 
     def send(self, command: Command | Serve) -> None:
         """To be sent once the state is written down."""
@@ -76,6 +109,9 @@ class Turn:
         event_id: str | None = None,
     ) -> str:
         """Tells an event; its id. `playbook` may be the name of one that is not there any more."""
+        name = playbook if isinstance(playbook, str) else playbook.name
+        known = self.playbooks.get(name)
+        version = f"{name}, version {known.digest[:12]}" if known is not None else name
         event = Event(
             id=event_id or self.new_id(),
             ts_us=self.now_us,
@@ -84,8 +120,8 @@ class Turn:
             text=text,
             service=place.service or None,
             cause=cause,
-            evidence=evidence,
-            attrs={"playbook": playbook if isinstance(playbook, str) else playbook.name, **(attrs or {})},
+            evidence=(Evidence("playbook", version), *evidence),
+            attrs={"playbook": name, **({"ran_on": "host"} if self._state.ran_on else {}), **(attrs or {})},
         )
         self._entries.append(Entry(place.host, event))
         return event.id
@@ -108,16 +144,18 @@ class Turn:
 
     def known(self, run: Run) -> dict[str, Any]:
         """What expressions of a run may ask for."""
-        return {**about_event(run.event, run.place, self.workers), **about_run(run)}
+        return {**about_event(run.event, run.place, self.services), **about_run(run)}
 
 
-def about_event(event: Mapping[str, Any], place: Place, workers: Mapping[Place, Mapping[int, int]]) -> dict[str, Any]:
+def about_event(event: Mapping[str, Any], place: Place, services: Mapping[Place, Members]) -> dict[str, Any]:
     """What expressions may ask for where there is an event. Members that are not known are left out."""
     present = {name: value for name, value in event.items() if value is not None}
     worker = present.get("worker", {})
     service: dict[str, Any] = {"name": place.service, "host": place.host}
-    if place in workers:
-        service["workers"] = len(workers[place])
+    members = services.get(place)
+    if members is not None:
+        service["workers"] = len(members.workers)
+        service |= {"kind": members.kind} if members.kind else {}
     return {"event": present, "worker": worker, "service": service}
 
 

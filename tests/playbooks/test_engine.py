@@ -11,22 +11,24 @@ import pytest
 from agent.wire import Command, Event, Scalar, WorkerRef
 from playbooks import (
     Armed,
+    Asked,
     Decided,
     Happened,
     Input,
+    Known,
     Measured,
+    Members,
+    Place,
     Playbook,
     Serve,
     State,
     Switched,
     Tick,
-    Workers,
     read_playbook,
-    state_from_json,
-    state_to_json,
     step,
     unfinished,
 )
+from tests.playbooks.written import Written
 
 S = 1_000_000
 OOM = """
@@ -59,6 +61,7 @@ class Play:
         books = [read_playbook(text, "test.yaml") for text in texts]
         self.playbooks: dict[str, Playbook] = {book.name: book for book in books}
         self.state = State("seed")
+        self.written = Written()
         self.now_us = 1_000 * S
         self.commands: list[Command | Serve] = []
         self.told: list[Event] = []
@@ -68,7 +71,8 @@ class Play:
         """Kinds of what is told."""
         self.now_us += round(after_s * S)
         answer = step(self.state, self.playbooks, given, self.now_us)
-        self.state = state_from_json(state_to_json(answer.state))
+        self.written.keep(answer.state)
+        self.state = self.written.read(answer.state)
         assert self.state == answer.state
         self.commands += answer.commands
         events = [entry.event for entry in answer.entries]
@@ -181,7 +185,8 @@ def test_cooldown_and_the_hours_limit() -> None:
     play.event("worker.ready", host="web-2")
     assert play.oom(host="web-3") == ["skipped"]
     assert play.told[-1].attrs["reason"] == "fleet_per_hour"
-    assert play.oom(host="web-3", after_s=3600) == ["started", "step"]
+    play.give(Tick(), after_s=3600)
+    assert play.oom(host="web-3") == ["started", "step"]
 
 
 def test_a_storm_is_one_run() -> None:
@@ -197,7 +202,8 @@ def test_a_storm_is_one_run() -> None:
 
 def test_an_event_that_comes_twice_is_one() -> None:
     play = Play(OOM)
-    event = Event(str(UUID(int=7)), 5, "worker.oom_killed", "info", "x", "shop", WORKER, attrs={"constraint": "cgroup"})
+    attrs = {"constraint": "cgroup"}
+    event = Event(str(UUID(int=7)), play.now_us, "worker.oom_killed", "info", "x", "shop", WORKER, attrs=attrs)
     assert play.give(Happened("web-1", event)) == ["started", "step"]
     play.outcome("action.refused", reason="stale")
     play.outcome(host="")
@@ -253,6 +259,8 @@ def test_the_kill_switch_ends_runs_and_lets_none_begin() -> None:
     assert play.oom() == ["skipped"]
     assert play.told[-1].text == "oom leaves shop on web-1 alone: ada has stopped all playbooks."
     play.give(Switched(False, "ada"))
+    assert play.oom() == ["skipped"], "what was on its way may have been done: the cooldown runs"
+    play.give(Tick(), after_s=600)
     assert play.oom() == ["started", "step"]
 
 
@@ -277,7 +285,7 @@ def test_a_fault_that_is_repaired_again_and_again_is_told() -> None:
 def test_each_worker_in_turn() -> None:
     text = OOM.replace("action: gunicorn.rotate", "action: gunicorn.recycle_worker\n    each: true")
     play = Play(text)
-    play.give(Workers("web-1", "shop", {30: 3, 10: 1}))
+    play.give(Known("web-1", {"shop": Members("gunicorn", {30: 3, 10: 1})}))
     play.oom()
     targets = []
     for _ in range(2):
@@ -359,3 +367,133 @@ def test_a_playbook_that_is_taken_away_ends_its_runs() -> None:
     play.oom()
     play.playbooks.clear()
     assert play.give(Tick()) == ["cancelled"]
+
+
+def test_what_is_told_too_late_begins_nothing_and_is_said() -> None:
+    play = Play(OOM)
+    late = play.now_us
+    play.now_us += 301 * S
+    happened = Event(
+        str(UUID(int=99)),
+        late,
+        "worker.oom_killed",
+        "critical",
+        "Killed.",
+        "shop",
+        WORKER,
+        attrs={"constraint": "cgroup"},
+    )
+    assert play.give(Happened("web-1", happened)) == ["skipped"]
+    assert play.told[-1].attrs["reason"] == "late"
+    assert play.told[-1].text == "oom leaves shop on web-1 alone: what it would have answered happened 302s ago."
+
+
+def test_conditions_know_the_kind_of_a_service_once_its_host_has_said_it() -> None:
+    play = Play(OOM.replace("limits:", "if: service.kind == 'gunicorn'\nlimits:"))
+    assert play.oom() == []
+    play.give(Known("web-1", {"shop": Members("uwsgi")}))
+    assert play.oom() == []
+    play.give(Known("web-1", {"shop": Members("gunicorn")}))
+    assert play.oom() == ["started", "step"]
+
+
+def test_the_end_of_a_service_finds_its_kind_also_when_the_status_without_it_came_first() -> None:
+    play = Play(OOM.replace("limits:", "if: service.kind == 'gunicorn'\nlimits:"))
+    play.give(Known("web-1", {"shop": Members("gunicorn", {10: 1})}))
+    play.give(Known("web-1", {}))
+    assert play.state.services[Place("web-1", "shop")].workers == {}
+    play.give(Known("web-1", {}), after_s=540)
+    assert play.oom() == ["started", "step"]
+    play.give(Known("web-1", {}), after_s=120)
+    assert play.state.services == {}
+
+
+def test_a_command_that_came_twice_is_no_failure() -> None:
+    play = Play(OOM)
+    play.oom()
+    assert play.outcome("action.refused", reason="replayed") == []
+    assert play.outcome() == []
+    assert play.event("worker.ready") == ["verified"]
+
+
+def test_a_playbook_that_changes_ends_its_runs() -> None:
+    play = Play(OOM)
+    play.oom()
+    changed = read_playbook(OOM.replace("30s", "40s"), "test.yaml")
+    play.playbooks = {changed.name: changed}
+    assert play.give(Tick()) == ["cancelled"]
+    assert "the playbook was changed while it ran" in play.told[-1].text
+    play.give(Tick(), after_s=600)
+    play.oom()
+    play.playbooks = {}
+    assert play.give(Tick()) == ["cancelled"]
+    assert "the playbook is not there any more" in play.told[-1].text
+
+
+COUNTING = """
+name: loop
+title: tell of a crash loop
+on:
+  - event: worker.exited
+    where: event.attrs.death == "crash_signal"
+    times: 3
+    within: 1m
+if: service.kind == "gunicorn"
+steps:
+  - action: gunicorn.restart
+mode: armed
+"""
+
+
+def test_a_trigger_that_counts_waits_for_so_many_within_its_time() -> None:
+    play = Play(COUNTING)
+    play.give(Known("web-1", {"shop": Members("gunicorn"), "mail": Members("gunicorn")}))
+    dies = {"death": "crash_signal"}
+    assert play.event("worker.exited", **dies) == []
+    assert play.event("worker.exited", **dies) == []
+    assert play.event("worker.exited", service="mail", **dies) == [], "of another service"
+    assert play.event("worker.exited", death="recycled") == [], "not what it counts"
+    play.give(Tick(), after_s=70)
+    assert play.event("worker.exited", **dies) == [], "the first are too long ago"
+    assert play.event("worker.exited", **dies) == []
+    assert play.event("worker.exited", **dies) == ["started", "step"]
+
+
+def test_somebody_asks_for_a_run_and_limits_hold() -> None:
+    play = Play(OOM.replace("mode: armed", "mode: shadow"))
+    asked = Asked("oom", "web-1", "shop", "ada")
+    assert play.give(asked) == ["started", "step"]
+    assert (
+        play.told[-2].text
+        == "oom begins to repair shop on web-1 (rotate after an OOM kill), because: ada asked for it."
+    )
+    assert play.told[-2].cause is None
+    assert play.give(asked) == ["skipped"]
+    play.outcome()
+    assert play.event("worker.ready") == ["verified"]
+    assert play.give(asked) == ["skipped"], "the cooldown"
+    play.give(Switched(kills=True, who="bob"))
+    play.give(Tick(), after_s=600)
+    assert play.give(asked) == ["skipped"]
+    assert "bob has stopped all playbooks" in play.told[-1].text
+
+
+def test_an_event_that_comes_again_much_later_begins_nothing() -> None:
+    play = Play(OOM)
+    fault = Event(
+        str(UUID(int=10**6)),
+        play.now_us,
+        "worker.oom_killed",
+        "info",
+        "x.",
+        "shop",
+        WORKER,
+        attrs={"constraint": "cgroup"},
+    )
+    assert play.give(Happened("web-1", fault)) == ["started", "step"]
+    play.outcome()
+    assert play.event("worker.ready") == ["verified"]
+    for _ in range(1_000):
+        assert play.event("worker.ready", after_s=0.01) == []
+    assert play.give(Happened("web-1", fault)) == [], "not even as one that is held back"
+    assert play.oom() == ["skipped"]
