@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import pwd
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _PIECE_BYTES = 64 * 1024
 
@@ -41,6 +45,52 @@ class Child:
             self._process.wait()
 
 
+class Held:
+    """A process held by a pidfd: whatever is done through it reaches this process or none, never a successor of its pid."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises OSError when there is no such process."""
+        self._fd = os.pidfd_open(pid)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal; raises OSError when the process is gone or may not be signalled."""
+        signal.pidfd_send_signal(self._fd, number)
+
+    async def gone(self, seconds: float) -> bool:
+        """Whether the process ends within that time; returns when it does."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._fd, ended.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._fd)
+        return True
+
+    def close(self) -> None:
+        """Lets go of it."""
+        os.close(self._fd)
+
+
+def renice(pid: int, nice: int) -> None:
+    """Sets the nice value; raises OSError."""
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
+
+
+def _as_user(uid: int | None) -> dict[str, object]:
+    """What makes a program run as another user, with that user's groups only; nothing for the agent's own."""
+    if uid is None or uid == os.geteuid():
+        return {}
+    try:
+        entry = pwd.getpwuid(uid)
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+        return {"user": uid, "group": entry.pw_gid, "extra_groups": groups}
+    except KeyError:
+        return {"user": uid, "group": uid, "extra_groups": []}
+
+
 def answers(command: Sequence[str], seconds: float) -> bool:
     """Whether the program can be started and ends with exit code 0 within that time."""
     try:
@@ -61,10 +111,22 @@ class Output:
     errors: bytes
 
 
-async def output_of(command: Sequence[str], *, seconds: float, most_bytes: int) -> Output:
+async def output_of(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    most_bytes: int,
+    folder: str | None = None,
+    uid: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Output:
     """Runs a program for its output, of which no more than `most_bytes` are kept; raises OSError when it cannot be started."""
+    other: Any = _as_user(uid)
     process = await asyncio.create_subprocess_exec(
         *command,
+        cwd=folder,
+        env=environment,
+        **other,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

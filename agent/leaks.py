@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from agent.health_sentences import subject
 from agent.leak import Leak, seconds_left, will_fill
 from agent.limits import MemoryLimits, Room
 from agent.service import Service, Worker
-from agent.wire import Row
+from agent.wire import Row, WorkerRef
 
 APART_S = 1800.0
-"""A service is told of again after this time, if other workers of it leak by then."""
+"""A service is told of again after this time, if other workers of it leak by then; sooner once all that were told of are gone."""
 
 OVER_AFTER_S = 600.0
 """A worker leaks no more when its memory has shown no trend for this long, and for as long as the trend had lasted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """When a service was told of last, and which workers of it."""
+
+    at_s: float
+    workers: frozenset[WorkerRef]
+
 
 Leaking = list[tuple[Worker, Leak]]
 
@@ -26,7 +36,7 @@ class Leaks:
         self.judgements = 0
         self._limits = limits
         self._grew: dict[int, Service] = {}
-        self._told_s: dict[str, float] = {}
+        self._told: dict[str, _Told] = {}
 
     def reading(self, worker: Worker, memory_bytes: int, now_s: float) -> bool:
         """A reading of a worker's memory; whether a leak that was told of is over by it."""
@@ -60,18 +70,23 @@ class Leaks:
                 continue
             for worker, _ in leaking:
                 worker.health.time_left_s = left_s
-            told_s = self._told_s.get(service.name)
             is_new = any(worker.health.leaking_event is None for worker, _ in leaking)
-            is_long_ago = told_s is None or now_s - told_s >= APART_S
-            tells = is_new and is_long_ago and will_fill(slopes, room.left_bytes)
+            tells = is_new and self._may_tell(service, now_s) and will_fill(slopes, room.left_bytes)
             if tells:
-                self._told_s[service.name] = now_s
+                self._told[service.name] = _Told(now_s, frozenset(worker.ref for worker, _ in leaking))
             yield service, leaking, room, left_s, tells
         self._grew.clear()
 
     def forget_others(self, names: set[str]) -> None:
         """Forgets services that are gone."""
-        self._told_s = {name: told_s for name, told_s in self._told_s.items() if name in names}
+        self._told = {name: told for name, told in self._told.items() if name in names}
+
+    def _may_tell(self, service: Service, now_s: float) -> bool:
+        """Whether it is long ago, or about workers that have been replaced since: what replaced them may leak as well."""
+        told = self._told.get(service.name)
+        if told is None or now_s - told.at_s >= APART_S:
+            return True
+        return told.workers.isdisjoint(worker.ref for worker in service.workers.values())
 
     def _room(self, service: Service, now_s: float) -> Room | None:
         """What is full first: the memory cgroup around the service, or the host."""

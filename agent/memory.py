@@ -15,7 +15,9 @@ from typing import Any
 
 import orjson
 
+from agent.managers import Manager
 from agent.service import Service
+from agent.workers import gunicorn
 from agent.workers.settings import ServiceSettings
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -32,6 +34,8 @@ class Remembered:
     name: str
     settings: ServiceSettings
     lanes: Mapping[tuple[int, int], tuple[int, int]]
+    argv: tuple[str, ...] = ()
+    manager: Manager | None = None
 
 
 class Memory:
@@ -89,11 +93,19 @@ def _written(service: Service) -> dict[str, Any]:
         "start_ticks": service.start_ticks,
         "name": service.name,
         "settings": asdict(service.settings),
+        "argv": _without_secrets(service),
+        "manager": None if service.manager is None else asdict(service.manager),
         "lanes": [
             [worker.ref.pid, worker.ref.start_ticks, worker.ref.slot, worker.ref.generation]
             for worker in service.workers.values()
         ],
     }
+
+
+def _without_secrets(service: Service) -> tuple[str, ...]:
+    """The command line of a Gunicorn that takes no environment from it; others' name brokers with passwords."""
+    takes_environment = any(word.startswith(("-e", "--env")) for word in service.argv)
+    return () if service.kind != gunicorn.KIND or takes_environment else service.argv
 
 
 def _read(one: Mapping[str, Any]) -> Remembered:
@@ -102,4 +114,7 @@ def _read(one: Mapping[str, Any]) -> Remembered:
         name: tuple(v) if isinstance(v, list) else v for name, v in one["settings"].items() if name in names
     }
     lanes = {(int(pid), int(start)): (int(slot), int(generation)) for pid, start, slot, generation in one["lanes"]}
-    return Remembered(str(one["name"]), ServiceSettings(**settings), lanes)
+    argv = tuple(str(word) for word in one.get("argv", ()))
+    said = one.get("manager")
+    manager = None if said is None else Manager(said["kind"], str(said["name"]), str(said["socket"]))
+    return Remembered(str(one["name"]), ServiceSettings(**settings), lanes, argv, manager)

@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class RedisBroker:
-    """One database of one Redis. `connection` is kombu's, for commands to nodes."""
+    """One database of one Redis. `connection` is kombu's, for commands to nodes, `client` the plain one."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -55,7 +55,7 @@ class RedisBroker:
             self.connection = Connection(_as_kombu_has_it(address.url), transport_options=options)
             self._channel = self.connection.channel()
             self._channel.pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
-            self._client: redis.Redis = redis.Redis(connection_pool=self._channel.pool, retry=Retry(NoBackoff(), 0))
+            self.client: redis.Redis = redis.Redis(connection_pool=self._channel.pool, retry=Retry(NoBackoff(), 0))
 
     def guarded(self) -> AbstractContextManager[None]:
         """Within it whatever `connection` raises becomes BrokerTrouble."""
@@ -65,10 +65,10 @@ class RedisBroker:
         """Two round trips: the lengths of all lists at one moment, then the message that is next in each."""
         names = sorted(queues)
         with _troubles():
-            pipe = self._client.pipeline(transaction=False)
+            pipe = self.client.pipeline(transaction=False)
             for name in names:
                 for priority in PRIORITIES:
-                    pipe.llen(_list_of(name, priority))
+                    pipe.llen(list_of(name, priority))
             pipe.hlen(_UNACKED)
             *answers, unacked = pipe.execute(raise_on_error=False)
             lengths = {
@@ -87,7 +87,7 @@ class RedisBroker:
         with _troubles():
             cursor = 0
             for _ in range(_SCANS):
-                cursor, keys = self._client.scan(cursor, match=f"{_BINDINGS}*", count=_KEYS_A_SCAN, _type="set")
+                cursor, keys = self.client.scan(cursor, match=f"{_BINDINGS}*", count=_KEYS_A_SCAN, _type="set")
                 for key in keys:
                     found.update(self._bound(key))
                 if cursor == 0:
@@ -98,7 +98,7 @@ class RedisBroker:
         """CLIENT LIST without the agent; None when its user may not have it."""
         with _troubles():
             try:
-                rows = self._client.client_list()
+                rows = self.client.client_list()
             except (NoPermissionError, ResponseError):
                 return None
         return tuple(
@@ -115,15 +115,15 @@ class RedisBroker:
     def _bound(self, key: bytes | str) -> Iterator[str]:
         if _text(key).endswith(".pidbox"):
             return
-        for member in self._client.smembers(key):
+        for member in self.client.smembers(key):
             yield _text(member).rpartition(_SEPARATOR)[2]
 
     def _heads(self, lengths: dict[str, dict[int, int] | None]) -> dict[str, bytes]:
         """The message that is next in line of each queue that has one; queues whose messages are huge are let be."""
         nexts = {name: min(found) for name, found in lengths.items() if found and name not in self._skipped}
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self.client.pipeline(transaction=False)
         for name, priority in nexts.items():
-            pipe.lindex(_list_of(name, priority), -1)
+            pipe.lindex(list_of(name, priority), -1)
         answers = dict(zip(nexts, pipe.execute(raise_on_error=False), strict=True)) if nexts else {}
         heads = {name: raw for name, raw in answers.items() if isinstance(raw, bytes)}
         self._skipped.update(name for name, raw in heads.items() if len(raw) > _LARGEST_BYTES)
@@ -166,7 +166,8 @@ def _text(said: bytes | str) -> str:
     return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
 
 
-def _list_of(queue: str, priority: int) -> str:
+def list_of(queue: str, priority: int) -> str:
+    """The key of a queue's list for one priority."""
     return f"{queue}{_SEPARATOR}{priority}" if priority else queue
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from agent.brokers.common import Address
 from agent.celery import sentences
 from agent.celery.asking import BrokerState, ask_for, stats_of
 from agent.celery.following import Following, Services
@@ -29,6 +31,7 @@ from agent.reporter import Reporter
 from agent.wire import Event, Evidence, Row, Scalar
 
 BUSY_S, QUIET_S = 5.0, 10.0
+MOST_PLACES = 500
 """How often a broker and its nodes are looked at while there is work, and while there is none."""
 
 EARLY_S = 0.5
@@ -39,6 +42,15 @@ LAST_SEEN_S = 2 * BUSY_S
 
 FAILURES_TOLD = 2
 """A broker that fails so often in a row is told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node can be asked, by which name, and its queues."""
+
+    address: Address
+    node: str
+    queues: tuple[str, ...]
 
 
 class CeleryBeat:
@@ -70,6 +82,7 @@ class CeleryBeat:
         self._losses = Losses(self._teller)
         self._following = Following(procfs, rollup, host, lambda: QueueWatch(procfs, self._teller, backlog_window_s))
         self._deaths: set[asyncio.Task[None]] = set()
+        self._places: dict[str, Place] = {}
         self._defects: list[BaseException] = []
 
     async def celery_beat(self) -> None:
@@ -87,6 +100,15 @@ class CeleryBeat:
         for broker in [broker for broker in self._following.brokers.values() if broker.due_s <= at_s]:
             if nodes := self._following.nodes_at(broker):
                 await self._round(broker, nodes)
+                self._keep_places(nodes)
+
+    def _keep_places(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node.stats is not None:
+                self._places.pop(node.service.name, None)
+                self._places[node.service.name] = Place(node.address, node.name, node.queues)
+        while len(self._places) > MOST_PLACES:
+            del self._places[next(iter(self._places))]
 
     def notice(self, events: list[Event]) -> None:
         """Takes note of births and deaths: what a process was doing is asked at once."""
@@ -108,6 +130,10 @@ class CeleryBeat:
                 queues, trouble = (broker.queues, broker.trouble) if broker is not None else (None, None)
                 found.append(status_of(service, node, queues, trouble, time.time()))
         return found
+
+    def place_of(self, service: str) -> Place | None:
+        """Where the node of a service can be asked, also once it is dead; None while that is not certain."""
+        return self._places.get(service)
 
     async def stop(self) -> None:
         """Takes leave of the brokers, as far as they answer in time."""

@@ -124,6 +124,7 @@ class QueueWatch:
             severity="info",
             service=service,
             cause=state.backlog_event,
+            evidence=(Evidence("queue", f"{length} wait in {state.name}, {state.backlog.longest} at the most"),),
             attrs={
                 "queue": state.name,
                 "length": length,
@@ -149,7 +150,7 @@ class QueueWatch:
             if change == "silent" and found is not None and silence.since_s is not None:
                 node.silent_events[queue] = self._tell_silent(node, found, silence, at_s - silence.since_s, clients)
             elif change == "back":
-                self._tell_back(node, queue, at_s - (since_s or at_s))
+                self._tell_back(node, queue, at_s - (since_s or at_s), found)
 
     def _tell_silent(
         self, node: Node, found: QueueLook, silence: Silence, since_s: float, clients: Sequence[Client] | None
@@ -186,13 +187,19 @@ class QueueWatch:
             },
         )
 
-    def _tell_back(self, node: Node, queue: str, lasted_s: float) -> None:
+    def _tell_back(self, node: Node, queue: str, lasted_s: float, found: QueueLook | None) -> None:
+        evidence = [
+            Evidence(sentences.INSPECT, f"{node.name}; active_queues: {', '.join(node.consumes or ()) or 'nothing'}")
+        ]
+        if found is not None:
+            evidence.append(Evidence(node.address.shown, f"{found.length} wait in {found.name}"))
         self._teller.tell(
             "celery.consumer_back",
             sentences.consumer_back(node.service.name, node.name, queue, lasted_s),
             severity="info",
             service=node.service,
             cause=node.silent_events.pop(queue, None),
+            evidence=tuple(evidence),
             attrs={"node": node.name, "queue": queue, "lasted_s": round(lasted_s, 1)},
         )
 
