@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from agent import __version__
 from agent.settings import Settings, SettingsError, add_arguments, load_settings
 
+POLICY_FILE = Path("/etc/reflex/policy.toml")
+RUNNER_IDLE_S = 60.0
 MAX_PROBE_SECONDS = 3600
 SHORTEST_PAUSE_S = 0.2
 PRIVATE = 0o077
@@ -41,6 +43,8 @@ message says why. Ctrl-C ends --watch with 0.
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script; see the epilog of --help for the exit codes."""
     options = _parser().parse_args(argv)
+    if options.command == "runner":
+        return _runner(options)
     try:
         settings = load_settings(options)
     except SettingsError as error:
@@ -81,10 +85,45 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (run, probes, status):
         add_arguments(command)
+    runner = commands.add_parser(
+        "runner", help="run the builds of releases, each as the user of its app; for the agent"
+    )
+    runner.add_argument("--policy-file", type=Path, default=POLICY_FILE, metavar="FILE", help="the host's policy")
+    runner.add_argument(
+        "--socket", type=Path, metavar="PATH", help="where to listen; without it, what systemd hands over"
+    )
+    runner.add_argument("--until-closed", type=int, metavar="FD", help="end when this descriptor is closed")
+    runner.add_argument("--job", action="store_true", help="do the one job that comes on standard input")
     return parser
 
 
+def _runner(options: argparse.Namespace) -> int:
+    from agent.release import runner
+
+    if options.job:
+        import socket
+
+        from agent.release.running import do_job
+
+        do_job(socket.socket(fileno=0), options.policy_file)
+        return EXIT_OK
+    os.umask(PRIVATE)
+    try:
+        listener = runner.listening(options.socket) if options.socket else runner.handed_over()
+    except OSError as error:
+        print(f"reflexd: the runner cannot listen on {options.socket}: {error.strerror}", file=sys.stderr)
+        return EXIT_CANNOT_RUN
+    if listener is None:
+        print("reflexd: the runner needs --socket, or a socket of systemd's", file=sys.stderr)
+        return EXIT_USAGE
+    idle_s = RUNNER_IDLE_S if options.until_closed is None else None
+    runner.serve(listener, options.policy_file, until_closed=options.until_closed, idle_s=idle_s)
+    return EXIT_OK
+
+
 def _run(settings: Settings) -> int:
+    import asyncio
+
     from agent.daemon import DaemonError
 
     os.umask(PRIVATE)
@@ -100,10 +139,16 @@ def _run(settings: Settings) -> int:
 async def _watch(settings: Settings) -> None:
     from agent.daemon import Daemon
     from agent.privilege import Privileges
+    from agent.release.hire import hire
 
-    privileges = Privileges()
-    privileges.begin()
-    await Daemon(settings, privileges).run()
+    runner = hire(settings)
+    try:
+        privileges = Privileges()
+        privileges.begin()
+        await Daemon(settings, privileges).run()
+    finally:
+        if runner is not None:
+            runner.end()
 
 
 def _probes(settings: Settings, *, as_json: bool, seconds: float) -> int:

@@ -15,7 +15,9 @@ from agent import __version__
 from agent.budget import MIB, Cost, CostMeter, Limits
 from agent.celery.beat import CeleryBeat
 from agent.clock import Clock
+from agent.hands import Hands
 from agent.health_beat import HealthBeat
+from agent.host_pressure import PressureBeat
 from agent.identity import home_of
 from agent.ids import new_event_id
 from agent.kernel.figures import Figures
@@ -83,7 +85,7 @@ class Daemon:
         self._clock = Clock()
         self._started_us = self._clock.now_us()
         try:
-            host_key = settings.read_host_key()
+            host_key = self._host_key = settings.read_host_key()
             self._overrides = load_overrides(settings.services_file)
             self._spool = Spool.open(settings.state_dir / "spool", settings.spool_max_bytes)
             self._link = Link(
@@ -126,6 +128,7 @@ class Daemon:
             stuck_after_s=settings.celery_stuck_after_s,
             backlog_window_s=settings.celery_backlog_window_s,
         )
+        self._hands: Hands | None = None
         self._figures: Mapping[str, Figures] = {}
         self._socket_troubles: list[str] = []
         self._seen_lost: dict[str, int] = {}
@@ -174,6 +177,8 @@ class Daemon:
             "records": {name: count.sent for name, count in counts.items()},
             "lost": {name: count.lost for name, count in counts.items()},
             "probes": [row(probe, self._figures.get(probe.signal)) for probe in self._kernel.probes],
+            "playbooks": self._hands.reflexes.status() if self._hands is not None else None,
+            "releases": self._hands.release_status() if self._hands is not None else None,
             "services": [_service_status(service, processes) for service in services],
         }
 
@@ -204,8 +209,10 @@ class Daemon:
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
         beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
-        beats.append(self._ooms.oom_beat)
+        beats += [self._ooms.oom_beat, self._pressure.pressure_beat]
         beats.append(self._celery.celery_beat)
+        if self._hands is not None:
+            beats += [self._hands.command_beat, self._hands.reflex_beat]
         beats += [self._readings.readings_beat, self._health.health_beat, self._health.memory_beat]
         if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
             beats.append(self._scan_beat)
@@ -229,8 +236,10 @@ class Daemon:
         self._readings.health = self._health
         host = self._settings.host
         self._ooms = oom_beat(self._kernel, self._procfs, self._rollup, self._reporter, self._clock, host)
+        self._pressure = PressureBeat(host, self._procfs, self._rollup, self._reporter, self._clock)
         for source in self._kernel.sources:
             loop.add_reader(source.fd, self._read_kernel)
+        self._open_hands()
         self._settle(started)
 
     def _new_health(self) -> HealthBeat:
@@ -247,6 +256,23 @@ class Daemon:
             boot_hang_s=settings.boot_hang_s,
             stuck_after_s=settings.stuck_after_s,
         )
+
+    def _open_hands(self) -> None:
+        """Without a journal of commands nothing may be done to the host; watching goes on."""
+        try:
+            self._hands = Hands(
+                self._settings,
+                self._host_key,
+                self._procfs,
+                self._rollup,
+                self._celery,
+                self._reporter,
+                self._clock,
+                self._health.snapshot,
+                (self._reporter, self._queue_reporter, self._readings_reporter),
+            )
+        except OSError as error:
+            self._socket_troubles.append(f"takes no commands: their journal cannot be written ({error.strerror})")
 
     def _settle(self, cause: str) -> None:
         """From here on the agent is hard to kill for want of memory, and may do no more than it still has to."""
@@ -317,6 +343,8 @@ class Daemon:
         self._reporter.events(events)
         self._celery.notice(events)
         self._health.notice(events)
+        if self._hands is not None:
+            self._hands.notice(events)
         if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
             self._booting.set()
 
@@ -411,6 +439,8 @@ class Daemon:
     async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._drain()
         self._ooms.finish()
+        if self._hands is not None:
+            await self._hands.stop()
         await self._celery.stop()
         await self._status_socket.close()
         for source in self._kernel.sources:

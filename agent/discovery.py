@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from agent.managers import is_keeper
 from agent.procfs import Process, ProcFs
 from agent.workers import KINDS, gunicorn
 from agent.workers.kind import Kind
@@ -32,6 +33,8 @@ class FoundMaster:
 
 def kind_of_command(argv: tuple[str, ...]) -> Kind | None:
     """The kind that an argument vector, or the title in its place, is of."""
+    if is_keeper(argv):
+        return None
     return next((kind for kind in KINDS.values() if kind.is_command(argv)), None)
 
 

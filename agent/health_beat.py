@@ -120,6 +120,12 @@ class HealthBeat:
             self._events.leak_ended(worker, leak, now_s - (health.leak_seen_s or now_s))
             health.leaking_event = None
 
+    async def snapshot(self, worker: Worker) -> str:
+        """Takes one because somebody asked for it; where it is, as a part of a sentence."""
+        await self._take(Danger(worker, "it was asked for", None), self._now_s())
+        kept = worker.health.snapshot
+        return "nothing was kept" if kept is None else f"it is in {kept.path}, event {kept.event}"
+
     @property
     def judgements(self) -> int:
         """How often something was judged: a boot, a trend, a state, a stack."""

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.discovery import kind_of_command
+from agent.identity import home_of
 from agent.looks import Looks, ProcessFiles
+from agent.managers import manager_of, supervisor_of
 from agent.naming import service_name
 from agent.overrides import Override, first_fitting
 from agent.procfs import Listener, Process, ProcFs
-from agent.release import release_of
+from agent.release.found import release_of
 from agent.service import Service
 from agent.slots import Slots
 from agent.workers import KINDS, gunicorn
@@ -37,10 +39,12 @@ class Maker:
 
     def command(self, kind: Kind | None, process: Process) -> Command:
         """What its command line, environment and configuration file say."""
-        if kind is None:
-            return Command()
         environment = self._procfs.environment(process.pid)
-        return kind.read_command(process.argv, environment, ProcessFiles(self._procfs, process.pid))
+        supervisor = supervisor_of(environment)
+        if kind is None:
+            return Command(supervisor=supervisor)
+        command = kind.read_command(process.argv, environment, ProcessFiles(self._procfs, process.pid))
+        return replace(command, supervisor=supervisor)
 
     def service(self, kind: Kind, process: Process, command: Command) -> Service:
         """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
@@ -72,6 +76,8 @@ class Maker:
             settings=command.settings,
             release=said.release or release_of(self._procfs, process.pid, now.folder),
             folder=now.folder,
+            argv=process.argv if len(process.argv) > 1 else (),
+            manager=manager_of(home_of(now.cgroup), command.supervisor),
             broker_urls=command.broker_urls,
         )
 

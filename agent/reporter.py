@@ -37,6 +37,9 @@ class Reporter:
         self.notice: Callable[[Event], None] | None = None
         """Told of every event, for who keeps what happened lately."""
 
+        self.measured: Callable[[Sequence[Row]], None] | None = None
+        """Told of every sample."""
+
     def events(self, events: Iterable[Event]) -> None:
         """Spools events and logs their sentences."""
         for event in events:
@@ -76,10 +79,14 @@ class Reporter:
 
     def sample(self, metric: str, value: float, *, service: str | None = None, subject: str | None = None) -> None:
         """Spools one number, now."""
+        if self.measured is not None:
+            self.measured(((metric, value, service, subject),))
         sample = Sample(self._clock.now_us(), metric, value, service, subject)
         self._spool.append_sample(orjson.dumps(sample_to_json(sample)))
 
     def samples(self, ts_us: int, rows: Sequence[Row]) -> None:
         """Spools many numbers of one moment, in as few records as the contract allows."""
+        if self.measured is not None:
+            self.measured(rows)
         for start in range(0, len(rows), MAX_ROWS):
             self._spool.append_sample(orjson.dumps(moment_to_json(ts_us, rows[start : start + MAX_ROWS])))

@@ -8,6 +8,7 @@ from enum import Enum
 
 from agent.health import WorkerHealth
 from agent.kernel.records import SignalRecord
+from agent.managers import Manager
 from agent.procfs import Listener
 from agent.slots import Slots
 from agent.wire import WorkerRef
@@ -29,7 +30,7 @@ class Service:
     """One master and its workers. Masters that follow one another under one name share the lanes.
 
     A service whose master serves by itself (a single uvicorn, Celery's solo and threads pools) has no workers.
-    `release` names the code that it was started from. `broker_urls` hold credentials: they stay in this process.
+    `release` names the code that it was started from; `argv` is the command line at exec, empty where a title hides it. `broker_urls` hold credentials: they stay in this process.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Service:
     settings: ServiceSettings = field(default_factory=ServiceSettings)
     release: str | None = None
     folder: str = ""
+    argv: tuple[str, ...] = field(default=(), repr=False)
+    manager: Manager | None = None
     broker_urls: tuple[str, ...] = field(default=(), repr=False)
     started_event: str | None = None
     signalled_event: str | None = None

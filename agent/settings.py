@@ -54,6 +54,16 @@ class Settings:
             "File that names services, and says the kind of those whose command line does not; it may be absent."
         ),
     )
+    policy_file: Path = field(
+        default=Path("/etc/reflex/policy.toml"),
+        metadata=_doc("File that says which actions the server may ask for on this host; it may be absent."),
+    )
+    runner_socket: Path = field(
+        default=Path("/run/reflex/runner.sock"),
+        metadata=_doc(
+            "Socket of the runner, which runs builds as the users of apps; without it a root agent starts one."
+        ),
+    )
     spool_max_bytes: int = field(
         default=256 * 1024 * 1024,
         metadata=_doc("Size of the spool, in bytes, beyond which the oldest samples go first.", least=1024 * 1024),

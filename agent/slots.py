@@ -66,6 +66,11 @@ class Slots:
             lane.owed = predecessor
             self._owed.append(slot)
 
+    def owed_since(self, us: int) -> int:
+        """How many workers the master still owes that died since then (UTC, us)."""
+        owed = (self._lanes[slot].owed for slot in self._owed)
+        return sum(one is not None and one.exited_us >= us for one in owed)
+
     def forgive(self) -> None:
         """No replacement is expected any more: the master that owed them is gone."""
         for slot in self._owed:

@@ -16,7 +16,7 @@ from agent.making import Maker
 from agent.memory import Memory, Remembered
 from agent.overrides import NONE, Override
 from agent.procfs import Process, ProcFs
-from agent.release import release_of
+from agent.release.found import release_of
 from agent.rollup import NS_PER_TICK, Rollup
 from agent.service import Birth, Service, Worker
 from agent.wire import Event
@@ -272,7 +272,10 @@ class Watcher:
         return may_be and gunicorn.is_up(self._looks, pid, (), candidate.command)
 
     def _promote_those_up(self) -> list[Event]:
-        """Candidates that have become services. A child of a candidate waits for what becomes of its parent."""
+        """Candidates that have become services. A child of a candidate waits for what becomes of its parent.
+
+        One that is a program of its own does not wait for a parent of no known kind, such as a supervisor written in Python.
+        """
         now_us = self._clock.now_us()
         events: list[Event] = []
         self._hopeful &= self._candidates.keys()
@@ -282,13 +285,17 @@ class Watcher:
             if candidate is None or kind is None or kind.KIND == gunicorn.KIND:
                 continue
             process = self._procfs.process(pid)
-            if process is None or process.parent_pid in self._candidates:
+            if process is None or self._waits_for_parent(process, candidate):
                 continue
             children = [child for child in candidate.children if self._procfs.parent_pid(child) == pid]
             is_old = now_us - candidate.since_us > UP_AFTER_US
             if is_old or kind.is_up(self._looks, pid, children, candidate.command):
                 events += self._promote(pid, candidate)
         return events
+
+    def _waits_for_parent(self, process: Process, candidate: _Candidate) -> bool:
+        parent = self._candidates.get(process.parent_pid)
+        return parent is not None and (parent.kind is not None or not candidate.executed)
 
     def _promote(self, pid: int, candidate: _Candidate) -> list[Event]:
         """A candidate has become a service."""
@@ -375,11 +382,15 @@ class Watcher:
         if command.one_shot:
             return []
         candidate = self._candidates.pop(process.pid, None)
-        service = self._maker.service(found.kind, process, candidate.command if candidate is not None else command)
+        if candidate is not None:
+            process, command = replace(process, argv=candidate.process.argv), candidate.command
+        service = self._maker.service(found.kind, process, command)
         remembered = self._recall(service)
         if remembered is not None:
             service.name, service.settings = remembered.name, remembered.settings
             service.timeout_s = remembered.settings.timeout_s
+            service.argv = service.argv or remembered.argv
+            service.manager = remembered.manager or service.manager
         events = self._rollup.service_appeared(
             service, self._clock.now_us(), started=False, parent_pid=process.parent_pid
         )

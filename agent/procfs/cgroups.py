@@ -54,6 +54,14 @@ class MemoryCgroups:
         limit = int(text) if text.isdigit() else None
         return None if limit is None or limit >= _NO_LIMIT_BYTES else limit
 
+    def set_limit(self, path: str, memory_bytes: int) -> None:
+        """Sets the limit of this very cgroup; raises OSError."""
+        folder = self._folder(path)
+        if folder is None:
+            raise FileNotFoundError(2, "no such cgroup")
+        name = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+        (folder / name).write_text(str(memory_bytes))
+
     def usage_bytes(self, path: str) -> int | None:
         """What counts against the limit, the page cache included; None when the cgroup is gone."""
         text = self._text_of(path, "memory.current" if self.version == 2 else "memory.usage_in_bytes")

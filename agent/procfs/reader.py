@@ -55,6 +55,13 @@ class ProcFs:
             return None
         return int(sizes["MemTotal:"]) * 1024, int(sizes["MemAvailable:"]) * 1024
 
+    def memory_stalled(self) -> float | None:
+        """For how many per cent of the last 10 s some task waited for memory (PSI); None where the kernel does not say."""
+        for line in text_of(f"{self._root}/pressure/memory").splitlines():
+            if line.startswith("some avg10="):
+                return float(line.split()[1].partition("=")[2])
+        return None
+
     def smaps(self, pid: int) -> str:
         """Every mapping of the process with its sizes; nothing when it is gone. Dear: the kernel walks all its page tables."""
         return self._read(pid, "smaps")

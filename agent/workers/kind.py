@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from agent.deaths import DeathRules
+from agent.managers import Manager
 from agent.procfs import Listener, OpenFile
 from agent.workers.settings import ServiceSettings
 
@@ -18,7 +19,7 @@ class Command:
 
     `name` is what the program was told to call itself, `app` goes into a name where there is none. `one_shot` is for
     commands that check, print or talk to others, and end. `serves_itself`: no workers are to be expected, the process
-    does the work. `broker_urls` hold credentials.
+    does the work. `broker_urls` hold credentials. `supervisor` is the program that the environment names.
     """
 
     name: str | None = None
@@ -27,6 +28,7 @@ class Command:
     one_shot: bool = False
     serves_itself: bool = False
     broker_urls: tuple[str, ...] = field(default=(), repr=False)
+    supervisor: Manager | None = None
 
 
 class Child(Enum):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.procfs import ProcFs
-from agent.release import release_of
+from agent.release.found import release_of
 
 PROCFS = ProcFs(Path("/proc"))
 Release = Callable[[Path], str | None]

@@ -1,0 +1,119 @@
+"""How a service comes to serve another release, and whether it does. Pure.
+
+Gunicorn hands over to a second master (USR2): it loads everything anew, the old one serves until the new one is ready,
+and no connection is lost. That ends the process which a unit or a supervisor started, so it is for services that nobody
+manages, or that are kept (agent/release/keep.py). A managed one reads its release anew (HUP): no request fails, and all
+wait for as long as the import takes. What can do neither is started again by its manager, if the app allows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.actions.action import ServiceView
+from agent.wire.app import Web
+
+Way = Literal["handover", "reload", "restart"]
+_DROPPED = {
+    "-B": 0,
+    "--beat": 0,
+    "-D": 0,
+    "--detach": 0,
+    "--pidfile": 1,
+    "-f": 1,
+    "--logfile": 1,
+    "-n": 1,
+    "--hostname": 1,
+}
+"""Options of a Celery node that a second node beside it must not have, and how many words each takes besides itself."""
+
+
+class NoWay(ValueError):
+    """The service cannot be made to serve another release as the app asks for; the text ends a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides it: who started the service, and whether the application is loaded before workers are forked."""
+
+    is_kept: bool
+    preloads: bool
+
+
+def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
+    """The way, which is what the app names or the best that is safe; raises NoWay."""
+    if web.strategy != "auto":
+        _check(web, web.strategy, service, standing)
+        return web.strategy
+    if service.kind == "gunicorn" and (service.manager is None or standing.is_kept):
+        return "handover"
+    if (service.kind == "gunicorn" and not standing.preloads) or service.kind == "uwsgi":
+        return "reload"
+    _check(web, "restart", service, standing)
+    return "restart"
+
+
+def _check(web: Web, way: Way, service: ServiceView, standing: Standing) -> None:
+    if way == "handover" and service.kind != "gunicorn":
+        raise NoWay(f"{service.name} is {service.kind}, and only Gunicorn can hand over to a second master")
+    if way == "handover" and service.manager is not None and not standing.is_kept:
+        raise NoWay(
+            f"{service.manager.kind} would take the handover of {service.name} for its end; start it by the keeper "
+            "(docs/deploys.md), or let the strategy be auto"
+        )
+    if way == "reload" and service.kind not in ("gunicorn", "uwsgi"):
+        raise NoWay(f"{service.name} is {service.kind}, which cannot load another release by itself")
+    if way == "reload" and service.kind == "gunicorn" and standing.preloads:
+        raise NoWay(f"{service.name} preloads its application, so a reload would serve the old one")
+    if way == "restart" and service.manager is None:
+        raise NoWay(f"nobody is known who starts {service.name} again")
+    if way == "restart" and not web.restart_may_fail_requests:
+        raise NoWay(
+            f"only a restart makes {service.name} serve another release, and requests fail while it starts; "
+            "restart_may_fail_requests allows that, a keeper makes it needless for Gunicorn (docs/deploys.md)"
+        )
+
+
+def runs_release(folder: str, real_venv: str | None, release: str, release_venv: str) -> str:
+    """Why a master does not run the release, as a sentence's end; empty if it does.
+
+    `folder` is its working folder now, `real_venv` the virtual environment that its interpreter belongs to, links
+    resolved, None where that is not known.
+    """
+    if folder != release and not folder.startswith(f"{release}/"):
+        return f"its working folder is {folder or 'unknown'} and not {release}: it was not started by the link current"
+    if real_venv is not None and real_venv != release_venv:
+        return (
+            f"its packages are those of {real_venv} and not of {release_venv}: start it by current/venv/bin/python -m …"
+        )
+    return ""
+
+
+def venv_of(argv: Sequence[str]) -> str | None:
+    """The virtual environment that a command line names by its interpreter's full path, links not resolved."""
+    program = argv[0] if argv else ""
+    folder, _, name = program.rpartition("/")
+    if not program.startswith("/") or not name.startswith("python") or not folder.endswith("/bin"):
+        return None
+    return folder.removesuffix("/bin")
+
+
+def bridge_argv(argv: Sequence[str], name: str) -> tuple[str, ...]:
+    """The command of a node that consumes beside the one of `argv`, under a name of its own; never a second beat."""
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        option, sign, _ = word.partition("=")
+        if option in _DROPPED:
+            for _ in range(_DROPPED[option] if not sign else 0):
+                next(words, None)
+            continue
+        kept.append(word)
+    return (*kept, "-n", name)
+
+
+def without_supervisor(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what tells whose program a process is."""
+    return {name: value for name, value in environment.items() if not name.startswith("SUPERVISOR_")}

@@ -1,0 +1,559 @@
+"""Takes signed orders: does each phase of a release once, watches what it did, and answers with events."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.acting import ActFailed, Performer
+from agent.clock import Clock
+from agent.ids import new_event_id
+from agent.policy import STOP_FILE, PolicyError, load_policy
+from agent.procfs import ProcFs
+from agent.release.afterwards import HOUR_US, WITHIN_US, Deaths, has_regressed
+from agent.release.gate import FAULTS, Seen, Verdict, judge
+from agent.release.hired import Runner, RunnerTrouble
+from agent.release.layout import Layout
+from agent.release.log import Log
+from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
+from agent.release.records import RECORDS_FILE, OrderRecord, Records
+from agent.release.switch import Switch, Switched
+from agent.release.tidy import releases_of, tidy
+from agent.release.watch import Observer
+from agent.release.words import build_environment
+from agent.reporter import Reporter
+from agent.service import Service
+from agent.wire import (
+    MAX_TEXT_CHARS,
+    Event,
+    Evidence,
+    Order,
+    Row,
+    Scalar,
+    Severity,
+    WireError,
+    event_from_json,
+    event_to_json,
+    is_signed_order,
+    order_from_json,
+)
+
+AHEAD_US = 60_000_000
+MOST_COMPARED = 6
+MOST_TOLD_COMMITS = 10
+COMMIT_CHARS = 12
+
+log = logging.getLogger(__name__)
+
+
+class OrderRefused(Exception):
+    """An order that is not carried out: `reason` is a word of docs/deploys.md, the text a sentence's end."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Under:
+    """An order that is under way."""
+
+    order: Order
+    task: asyncio.Task[None]
+    is_cancelled: bool = False
+
+
+class Releaser:
+    """All releases of this host."""
+
+    def __init__(
+        self, host: str, host_key: str, state_dir: Path, policy_file: Path, runner_socket: Path, performer: Performer,
+        procfs: ProcFs, services: Mapping[int, Service], reporter: Reporter, clock: Clock,
+        send: Callable[[object], None],
+    ) -> None:  # fmt: skip
+        """Reads what is remembered. `send` says something to the server at once, if it listens."""
+        self._host = host
+        self._key_hash = hashlib.sha256(host_key.encode()).hexdigest()
+        self._stop_file = state_dir / STOP_FILE
+        self._policy_file = policy_file
+        self._runner_socket = runner_socket
+        self._performer = performer
+        self._procfs = procfs
+        self._services = services
+        self._reporter = reporter
+        self._clock = clock
+        self._send = send
+        self._records = Records(state_dir / RECORDS_FILE)
+        self._deaths = Deaths()
+        self._under: dict[str, _Under] = {}
+        self._observers: dict[str, Observer] = {}
+        self._looks: dict[str, asyncio.Task[None]] = {}
+
+    def open(self) -> None:
+        """Tells of orders that an earlier end of the agent cut off; the server orders them again."""
+        for id_, record in self._records.cut():
+            text = (
+                f"The agent on {self._host} ended in the middle of the {record.phase} of {record.app}; "
+                f"{self._serving_text(record.app)}. It goes on when the server orders it again."
+            )
+            attrs = {"order": id_, "phase": record.phase, "app": record.app, "release": record.release}
+            self._report("release.interrupted", "warning", text, None, attrs)
+
+    def _serving_text(self, app: str) -> str:
+        releases = {
+            s.release
+            for s in self._services.values()
+            if s.stopped_event is None and s.release and s.name.startswith(app)
+        }
+        return f"its services run {' and '.join(sorted(releases))}" if releases else "no service of it is seen"
+
+    async def stop(self) -> None:
+        """Cuts off what is under way; the next start tells of it."""
+        tasks = [one.task for one in self._under.values()] + list(self._looks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def status(self) -> dict[str, object]:
+        """What the host says of its releases with every batch; docs/api.md names the keys."""
+        return {
+            name: {"serving": app.serving, "before": app.before, "bad": sorted(app.bad)}
+            for name, app in self._records.apps.items()
+        }
+
+    def notice(self, event: Event) -> None:
+        """Something happened on this host."""
+        for observer in self._observers.values():
+            observer.notice(event)
+        if event.service and event.kind == "worker.exited" and event.attrs.get("death") in FAULTS:
+            self._deaths.add(event.service, event.ts_us)
+            self._look_back(event, event.service)
+
+    def _look_back(self, death: Event, service: str) -> None:
+        """A release that was kept and turns bad within a day is told once."""
+        for name, app in self._records.apps.items():
+            if service not in app.usual or app.regressed == app.serving or name in self._under:
+                continue
+            lately = self._deaths.lately(service, death.ts_us, WITHIN_US)
+            if has_regressed(lately, app.usual[service], switched_us=app.switched_us, now_us=death.ts_us):
+                app.regressed = app.serving
+                self._tell_regressed(name, service, lately, death)
+
+    def _tell_regressed(self, name: str, service: str, lately: int, death: Event) -> None:
+        app = self._records.apps[name]
+        text = (
+            f"Release {app.serving} of {name} on {self._host} has turned bad: {lately} workers of {service} died of faults within "
+            f"10 minutes, and {app.usual[service]} in the hour before it was switched to. The last one: {death.text}"
+        )
+        now_us = self._clock.now_us()
+        commit = app.commits.get(app.serving, "")
+        event = Event(
+            id=new_event_id(now_us),
+            ts_us=now_us,
+            kind="release.regressed",
+            severity="critical",
+            text=text[:MAX_TEXT_CHARS],
+            service=service,
+            release=app.serving,
+            cause=death.id,
+            evidence=(
+                Evidence("deaths", f"{lately} in 10 minutes, {app.usual[service]} in the hour before the switch"),
+            ),
+            attrs={"app": name, "release": app.serving, "before": app.before, "commit": commit},
+        )
+        self._reporter.events((event,))
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Something was measured on this host."""
+        for observer in self._observers.values():
+            observer.rows(rows)
+
+    # Orders.
+
+    def take(self, value: object, signature: object) -> None:
+        """One order of the server; its outcome comes as an event."""
+        try:
+            order = self._believed(value, signature)
+        except OrderRefused as refused:
+            log.warning("an order was refused: %s", refused)
+            text = f"An order to {self._host} was refused as {refused.reason}: {refused}."
+            self._report("release.refused", "warning", text, None, {"reason": refused.reason})
+            return
+        known = self._records.orders.get(order.id)
+        if known is not None and known.outcome is not None:
+            self._tell_again(known)
+        elif order.phase == "cancel":
+            self._cancel(order)
+        elif all(one.order.id != order.id for one in self._under.values()):
+            self._begin(order, is_cut=known is not None)
+
+    def _believed(self, value: object, signature: object) -> Order:
+        try:
+            order = order_from_json(value)
+        except WireError as error:
+            raise OrderRefused("malformed", f"it cannot be read: {error}") from None
+        if not isinstance(signature, str) or not is_signed_order(order, signature, self._key_hash):
+            raise OrderRefused("forged", f"the signature of order {order.id} is wrong")
+        return order
+
+    def _tell_again(self, known: OrderRecord) -> None:
+        """The same event: whoever has it already knows that by its id."""
+        assert known.outcome is not None
+        self._reporter.events((event_from_json(known.outcome),))
+
+    def _cancel(self, order: Order) -> None:
+        """What is prepared is dropped; what is switched goes back, in order."""
+        for one in self._under.values():
+            if one.order.id == order.release:
+                one.is_cancelled = True
+                if one.order.phase == "prepare":
+                    one.task.cancel()
+
+    def _begin(self, order: Order, *, is_cut: bool) -> None:
+        try:
+            self._check(order)
+            self._records.orders[order.id] = OrderRecord(order.phase, order.app.name, order.release)
+            self._records.save()
+        except OrderRefused as refused:
+            self._end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
+            return
+        except OSError as error:
+            text = f"failed: what this host remembers of releases cannot be written: {error.strerror}"
+            self._end(order, "release.failed", "warning", text, None)
+            return
+        task = asyncio.ensure_future(self._answer(order, is_cut=is_cut))
+        self._under[order.app.name] = _Under(order, task)
+
+    def _check(self, order: Order) -> None:
+        now_us, app = self._clock.now_us(), order.app
+        if order.host != self._host:
+            raise OrderRefused("foreign", f"it is for the host {order.host}, and this is {self._host}")
+        if now_us >= order.expires_us or order.issued_us > now_us + AHEAD_US:
+            raise OrderRefused(
+                "expired", "it is not good at this time by the clock of this host; do the clocks differ?"
+            )
+        if app.name in self._under:
+            raise OrderRefused("busy", f"another order for {app.name} is under way")
+        if self._stop_file.exists():
+            raise OrderRefused("killed", f"acting is stopped on this host by {self._stop_file}")
+        try:
+            policy = load_policy(self._policy_file)
+        except PolicyError as error:
+            raise OrderRefused("policy", f"the policy of this host cannot be used: {error}") from None
+        rules = policy.apps.get(app.name)
+        if policy.stop:
+            raise OrderRefused("killed", f"acting is stopped on this host by {self._policy_file}")
+        if rules is None:
+            raise OrderRefused("policy", f"the policy of this host names no app {app.name} ([apps.{app.name}])")
+        wanted = {"user": (app.user, rules.user), "folder": (app.folder, rules.folder)}
+        wanted |= {"repository": (app.repository, rules.repository)} if rules.repository else {}
+        for name, (asked, allowed) in wanted.items():
+            if asked != allowed:
+                raise OrderRefused("policy", f"the policy of this host has {allowed} as its {name}, not {asked}")
+
+    async def _answer(self, order: Order, *, is_cut: bool) -> None:
+        """Does the phase. However it ends, an event tells of it, unless the agent itself is being stopped."""
+        name = order.app.name
+        told = Log(
+            [order.key, *order.secrets.values()],
+            self._clock.now_us,
+            lambda at_us, line: self._send(
+                {"log": {"order": order.id, "deploy": order.deploy, "line": line, "ts_us": at_us}}
+            ),
+        )
+        try:
+            if order.phase == "prepare":
+                await self._prepare(order, told)
+            elif order.phase == "switch":
+                await self._switch(order, told, is_cut=is_cut)
+            else:
+                await self._roll_back(order, told)
+        except ReleaseFailed as failed:
+            self._end(order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, step=failed.step)
+        except OrderRefused as refused:
+            self._end(order, "release.refused", "warning", f"refused: {refused}", told, reason=refused.reason)
+        except (ActFailed, RunnerTrouble, OSError) as error:
+            self._end(order, "release.failed", "warning", f"failed: {error}", told)
+        except asyncio.CancelledError:
+            if order.phase == "prepare":
+                self._end(order, "release.failed", "warning", "was cancelled", told, reason="cancelled")
+            raise
+        except Exception as defect:
+            log.exception("a defect in the %s of %s", order.phase, name)
+            self._end(order, "release.failed", "warning", f"failed: the agent met a defect: {defect!r:.200}", told)
+        finally:
+            self._under.pop(name, None)
+
+    # Phases.
+
+    async def _prepare(self, order: Order, told: Log) -> None:
+        app, record = order.app, self._records.app(order.app.name)
+        self._observe(order)
+        kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
+        preparation = Preparation(
+            order, self._runner(app.name), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
+            bad={} if order.force else record.bad, stepped=self._stepper(told),
+        )  # fmt: skip
+        began = time.monotonic()
+        prepared = await preparation.run()
+        record.commits[prepared.release] = prepared.commit.id
+        took_s = time.monotonic() - began
+        commit = prepared.commit
+        text = (
+            f"is built, checked and booted beside what serves, after {took_s:.1f} s: release {prepared.release}, "
+            f"commit {commit.id[:COMMIT_CHARS]} by {commit.author}: {commit.subject}"
+        )
+        text = "; ".join([text, *prepared.notes])
+        self._end(order, "release.prepared", "info", text, told, of=_of(prepared), took_s=round(took_s, 2))
+
+    async def _switch(self, order: Order, told: Log, *, is_cut: bool) -> None:
+        app, record = order.app, self._records.app(order.app.name)
+        if order.release not in releases_of(Layout(app.folder)):
+            raise ReleaseFailed("switch", f"there is no release {order.release} in {app.folder}")
+        observer = self._observe(order)
+        before: dict[str, Seen] = {} if is_cut else observer.turn()
+        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
+            await self._migrate(order, told)
+        now_us = self._clock.now_us()
+        usual = {one.service: self._deaths.lately(one.service, now_us, HOUR_US) for one in app.web}
+        record.usual = usual | {one.service: self._deaths.lately(one.service, now_us, HOUR_US) for one in app.jobs}
+        record.switched_us = now_us
+        began = time.monotonic()
+        done = await switch.to(order.release)
+        if done.before and done.before != order.release:
+            record.before = done.before
+        record.serving = order.release
+        self._records.save()
+        switched = self._tell_switched(order, done, time.monotonic() - began)
+        if order.migrates and app.migrate is not None and app.migrate.when == "after":
+            await self._migrate(order, told)
+        observer.turn()
+        if all(way == "none" for way in done.ways.values()):
+            await self._keep(order, told, Verdict("unknown", (), ()), switched)
+            return
+        verdict = await self._watch(order, observer, before)
+        if verdict.state == "worse":
+            await self._take_back(order, told, switch, verdict, switched)
+            return
+        await self._keep(order, told, verdict, switched)
+
+    async def _watch(self, order: Order, observer: Observer, before: Mapping[str, Seen]) -> Verdict:
+        """Judges once a second, and ends early only for what is worse."""
+        watch, began = order.app.watch, time.monotonic()
+        while True:
+            if self._under[order.app.name].is_cancelled:
+                return Verdict("worse", ("it was cancelled",), ())
+            is_over = time.monotonic() - began >= watch.for_s
+            verdicts = []
+            for name, after in observer.seen.items():
+                verdicts.append(judge(before.get(name), after, watch, is_over=is_over))
+            reasons = tuple(reason for one in verdicts for reason in one.reasons)
+            compared = tuple(said for one in verdicts for said in one.compared)
+            if reasons:
+                return Verdict("worse", reasons, compared)
+            if is_over:
+                known = any(one.state == "same" for one in verdicts)
+                return Verdict("same" if known else "unknown", (), compared)
+            await asyncio.sleep(1.0)
+
+    async def _take_back(self, order: Order, told: Log, switch: Switch, verdict: Verdict, cause: str) -> None:
+        record, why = self._records.app(order.app.name), "; ".join(verdict.reasons)
+        told.say(f"worse than the release before: {why}")
+        commit = record.commits.get(order.release, order.release)
+        if not self._under[order.app.name].is_cancelled:
+            record.bad[commit] = told.clean(why)[:300]
+        if not record.before:
+            text = f"is worse than it may be ({why}), and there is no release to go back to: {order.release} goes on serving"
+            self._end(order, "release.failed", "critical", text, told, step="watch", cause=cause)
+            return
+        began = time.monotonic()
+        done = await switch.to(record.before, is_back=True)
+        took_s = time.monotonic() - began
+        record.serving, record.before = record.before, ""
+        back = (
+            f"{record.serving} answers all requests again {done.web_s:.1f} s after that was seen{_rest(done, took_s)}"
+        )
+        text = f"was worse and is taken back: {why}. {back}"
+        text += f"; commit {commit[:COMMIT_CHARS]} is remembered as bad" if commit in record.bad else ""
+        self._end(
+            order, "release.rolled_back", "warning", text, told, *_evidence(verdict), cause=cause,
+            took_s=round(took_s, 2), web_s=round(done.web_s, 2), serves=record.serving, commit=commit, ways=_ways(done),
+        )  # fmt: skip
+
+    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str) -> None:
+        app, record = order.app, self._records.app(order.app.name)
+        kept = {record.serving, record.before}
+        try:
+            await tidy(Layout(app.folder), self._runner(app.name), keep=app.keep, besides=kept, say=told.say)
+        except RunnerTrouble as trouble:
+            told.say(f"old releases could not be removed: {trouble}")
+        text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
+        if verdict.state == "unknown":
+            text = "is current, and nothing that runs it was seen, so nothing was watched"
+        commit = record.commits.get(order.release, "")
+        record.bad.pop(commit, None)
+        self._unobserve(app.name)
+        self._end(
+            order, "release.kept", "info", text, told, *_evidence(verdict), cause=cause, verdict=verdict.state,
+            commit=commit,
+        )  # fmt: skip
+
+    async def _roll_back(self, order: Order, told: Log) -> None:
+        app, record = order.app, self._records.app(order.app.name)
+        target = order.release or record.before
+        if not target or target not in releases_of(Layout(app.folder)):
+            raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
+        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        began = time.monotonic()
+        done = await switch.to(target, is_back=True)
+        took_s = time.monotonic() - began
+        record.before, record.serving = done.before or "", target
+        text = f"serves {target} again instead of {done.before}, after {took_s:.1f} s, as it was asked to"
+        self._end(
+            order, "release.rolled_back", "info", text, told, took_s=round(took_s, 2), serves=target, ways=_ways(done)
+        )
+
+    async def _migrate(self, order: Order, told: Log) -> None:
+        migrate, app = order.app.migrate, order.app
+        assert migrate is not None
+        folder = Layout(app.folder).release(order.release)
+        environment = build_environment(app, Layout(app.folder), order.release, order.secrets)
+        own = f"{folder}/venv/bin/{migrate.command[0]}"
+        argv = (own, *migrate.command[1:]) if "/" not in migrate.command[0] and is_there(own) else migrate.command
+        told.say(f"$ {' '.join(migrate.command)}")
+        runner = self._runner(app.name)
+        done = await runner.run(argv, folder, environment, seconds=migrate.within_s, on_line=told.say)
+        if done.code != 0:
+            last = next((line for line in reversed(done.last) if line.strip()), "it said nothing")
+            raise ReleaseFailed("migrate", f"{' '.join(migrate.command)} did not succeed: {last[:300]}")
+
+    # What is seen.
+
+    def _observe(self, order: Order) -> Observer:
+        name = order.app.name
+        if name not in self._observers:
+            self._observers[name] = Observer(order.app, self._procfs, self._services)
+            self._looks[name] = asyncio.ensure_future(self._observers[name].look())
+        return self._observers[name]
+
+    def _unobserve(self, name: str) -> None:
+        self._observers.pop(name, None)
+        if (look := self._looks.pop(name, None)) is not None:
+            look.cancel()
+
+    # What is told.
+
+    def _runner(self, app: str) -> Runner:
+        return Runner(self._runner_socket, app)
+
+    def _stepper(self, told: Log) -> Callable[[str, float], None]:
+        return lambda step, seconds: told.say(f"── {step}: done in {seconds:.2f} s")
+
+    def _tell_switched(self, order: Order, done: Switched, took_s: float) -> str:
+        ways = ", ".join(f"{service} by {way}" for service, way in done.ways.items())
+        before = f" instead of {done.before}" if done.before else ""
+        text = f"{order.app.name} on {self._host} serves release {order.release}{before}, after {took_s:.1f} s ({ways})"
+        text = ". ".join(["; ".join([text, *done.notes]), f"It is watched for {order.app.watch.for_s:g} s."])
+        attrs: dict[str, Scalar] = {"before": done.before or "", "took_s": round(took_s, 2), "ways": _ways(done)}
+        return self._report("release.switched", "info", text, order, attrs)
+
+    def _end(
+        self, order: Order, kind: str, severity: Severity, said: str, told: Log | None, *evidence: Evidence,
+        cause: str | None = None, of: Mapping[str, Scalar] | None = None, **attrs: Scalar,
+    ) -> None:  # fmt: skip
+        """Tells the outcome, and keeps it for whoever orders the same again."""
+        attrs |= of or {}
+        if told is not None:
+            artifact = told.artifact(new_event_id(self._clock.now_us()))
+            self._reporter.artifact(artifact)
+            attrs["artifact"] = artifact.id
+        if kind not in ("release.prepared", "release.switched"):
+            self._unobserve(order.app.name)
+        clean = said if told is None else told.clean(said)
+        text = f"The {order.phase} of {order.app.name} on {self._host} {clean}."
+        if kind in ("release.kept", "release.prepared"):
+            text = f"{order.app.name} on {self._host} {clean}." if kind == "release.prepared" else text
+            text = (
+                f"Release {order.release} of {order.app.name} on {self._host} {clean}."
+                if kind == "release.kept"
+                else text
+            )
+        elif kind == "release.rolled_back" and order.phase == "switch":
+            text = f"Release {order.release} of {order.app.name} on {self._host} {clean}."
+        record = self._records.orders.setdefault(order.id, OrderRecord(order.phase, order.app.name, order.release))
+        evidence = evidence or (Evidence("release log", _proof(attrs)),)
+        event = self._event(kind, severity, text, order, attrs, evidence, cause)
+        record.outcome = event_to_json(event)
+        try:
+            self._records.save()
+        except OSError as error:
+            log.error("what this host remembers of releases cannot be written: %s", error.strerror)
+        self._reporter.events((event,))
+
+    def _report(
+        self, kind: str, severity: Severity, text: str, order: Order | None, attrs: Mapping[str, Scalar]
+    ) -> str:
+        evidence = () if order is None else (Evidence("procfs", _proof(attrs)),)
+        event = self._event(kind, severity, text, order, attrs, evidence, None)
+        self._reporter.events((event,))
+        return event.id
+
+    def _event(
+        self, kind: str, severity: Severity, text: str, order: Order | None, attrs: Mapping[str, Scalar],
+        evidence: tuple[Evidence, ...], cause: str | None,
+    ) -> Event:  # fmt: skip
+        now_us, named = self._clock.now_us(), dict[str, Scalar]()
+        if order is not None:
+            named = {"order": order.id, "deploy": order.deploy, "phase": order.phase, "app": order.app.name}
+            named |= {"release": order.release} if order.release else {}
+        return Event(
+            id=new_event_id(now_us),
+            ts_us=now_us,
+            kind=kind,
+            severity=severity,
+            text=text[:MAX_TEXT_CHARS],
+            release=str(attrs.get("release", order.release if order is not None else "")) or None,
+            cause=cause or (None if order is None else order.cause),
+            evidence=evidence,
+            attrs={**named, **attrs},
+        )
+
+
+def _of(prepared: Prepared) -> dict[str, Scalar]:
+    """What a release is, as attributes."""
+    commits = "\n".join(
+        f"{one.id[:COMMIT_CHARS]} {one.author}: {one.subject}" for one in prepared.commits[:MOST_TOLD_COMMITS]
+    )
+    return {
+        "release": prepared.release,
+        "commit": prepared.commit.id,
+        "author": prepared.commit.author,
+        "subject": prepared.commit.subject,
+        "commits": commits,
+        "commits_count": len(prepared.commits),
+    }
+
+
+def _proof(attrs: Mapping[str, Scalar]) -> str:
+    """What stands behind an event, in a few words: the commit, how each service changed, or the step that ended it."""
+    known = (f"{name} {attrs[name]}" for name in ("commit", "ways", "step", "reason") if attrs.get(name))
+    return ", ".join(known) or "what the programs of this phase said"
+
+
+def _rest(done: Switched, took_s: float) -> str:
+    """When Celery had followed, where it took longer."""
+    return f", Celery runs it after {took_s:.1f} s" if took_s > done.web_s + 1 else ""
+
+
+def _ways(done: Switched) -> str:
+    return ", ".join(f"{service}: {way}" for service, way in done.ways.items())
+
+
+def _evidence(verdict: Verdict) -> tuple[Evidence, ...]:
+    return tuple(Evidence("release gate", said) for said in (*verdict.reasons, *verdict.compared)[:MOST_COMPARED])

@@ -1,0 +1,152 @@
+"""Does one job of the runner, in a process of its own.
+
+One line of JSON is the job; lines of JSON come back: `{"line": …}` for each line of output, and at last `{"code": …}`, with
+null for a job that took too long, `{"pid": …}` for one that goes on by itself, or `{"trouble": …}` for one that could not
+be begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.release.job import Job, JobRefused, read_job
+
+MOST_REQUEST_BYTES = 1024 * 1024
+MOST_LINE_CHARS = 2_000
+GRACE_S = 5.0
+_PIECE_BYTES = 64 * 1024
+_MODEST = ("/usr/bin/choom", "-n", "500", "--", "/usr/bin/nice", "-n", "10")
+"""A build gives way to what serves: it gets the CPU last, and is the first that the kernel kills for memory."""
+
+
+def do_job(connection: socket.socket, policy_file: Path) -> None:
+    """Reads one job, does it and tells of it."""
+    answers = connection.makefile("w", encoding="utf-8", errors="replace")
+
+    def tell(**said: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            answers.write(json.dumps(said) + "\n")
+            answers.flush()
+
+    try:
+        job = read_job(_request(connection), policy_file)
+        if job.makes_folder:
+            _make(job)
+            tell(code=0)
+        elif job.log:
+            tell(pid=_begin(job).pid)
+        else:
+            tell(code=_run(job, connection, tell))
+    except JobRefused as refused:
+        tell(trouble=str(refused))
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        tell(trouble=f"could not be begun:{where} {error.strerror or error}")
+
+
+def _request(connection: socket.socket) -> object:
+    kept = bytearray()
+    while not kept.endswith(b"\n"):
+        piece = connection.recv(_PIECE_BYTES)
+        kept += piece
+        if not piece or len(kept) > MOST_REQUEST_BYTES:
+            raise JobRefused("the job did not come whole, or is too large")
+    try:
+        return json.loads(kept)
+    except ValueError:
+        raise JobRefused("the job is no JSON") from None
+
+
+def _make(job: Job) -> None:
+    """The app's own folder, which is the only thing that is made by the runner's user."""
+    base = Path(job.base)
+    if not base.exists():
+        base.mkdir(mode=0o755)
+        os.chown(base, job.uid, job.gid)
+    if not base.is_dir() or base.is_symlink() or base.stat().st_uid != job.uid:
+        raise JobRefused(f"{base} must be a folder that belongs to {job.user}; run: chown {job.user}: {base}")
+
+
+def _run(job: Job, connection: socket.socket, tell: Callable[..., None]) -> int | None:
+    process = _begin(job)
+    try:
+        return _listen(job, process, connection, tell)
+    finally:
+        _end(process)
+
+
+def _begin(job: Job) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [*_MODEST, *job.argv] if job.is_modest else list(job.argv),
+        cwd=job.folder,
+        env=dict(job.environment),
+        user=job.uid,
+        group=job.gid,
+        extra_groups=job.groups,
+        umask=0o022,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL if job.log else subprocess.PIPE,
+        stderr=subprocess.DEVNULL if job.log else subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=(lambda: _log_to(job.log)) if job.log else None,
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(job.given.encode())
+    return process
+
+
+def _log_to(path: str) -> None:
+    """Output goes to a file that the user of the app opens, after the job has become that user."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def _listen(
+    job: Job, process: subprocess.Popen[bytes], connection: socket.socket, tell: Callable[..., None]
+) -> int | None:
+    """Passes output on until there is no more, the time is up, or nobody listens."""
+    assert process.stdout is not None
+    ends_s, rest, output = time.monotonic() + job.seconds, b"", process.stdout.fileno()
+    heard: list[Any] = [output, connection]
+    while (left_s := ends_s - time.monotonic()) > 0:
+        ready, _, _ = select.select(heard, [], [], left_s)
+        if connection in ready and not connection.recv(1):
+            return None
+        if output not in ready:
+            continue
+        piece = os.read(output, _PIECE_BYTES)
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > MOST_LINE_CHARS:
+            lines, rest = [*lines, rest], b""
+        for line in [*lines, *([] if piece else [rest])]:
+            if line.strip():
+                tell(line=line.decode(errors="replace").rstrip()[:MOST_LINE_CHARS])
+        if not piece:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(max(left_s, 0.1))
+    return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends what is left of the job's session: a job leaves nothing running."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)

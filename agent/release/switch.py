@@ -1,0 +1,360 @@
+"""Puts a release to work: the link, then the web and the Celery nodes as one step; back again if that fails half way."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agent.acting import ActFailed, Performer
+from agent.actions.action import CannotAct, ServiceView
+from agent.actions.steps import (
+    AskSupervisor,
+    RunCommand,
+    SendSignal,
+    Step,
+    WaitCount,
+    WaitGone,
+    WaitNewMaster,
+    WaitNewReady,
+)
+from agent.managers import is_keeper
+from agent.release.choice import (
+    NoWay,
+    Standing,
+    Way,
+    bridge_argv,
+    runs_release,
+    venv_of,
+    way_of,
+)
+from agent.release.hired import Runner, RunnerTrouble
+from agent.release.layout import Layout
+from agent.release.prepare import SHORT_S, ReleaseFailed
+from agent.release.words import SYSTEM_PATH, build_environment
+from agent.wire import Order
+from agent.wire.app import Jobs, Web
+
+GRACE_S = 60.0
+"""How long requests may take that an old master still has when a new one serves."""
+
+LINKS = 'ln -sfnT "$1" "$2.new" && mv -fT "$2.new" "$2"'
+"""For sh: makes a link in one step, whatever was there."""
+
+
+@dataclass(slots=True)
+class Switched:
+    """What was done: `before` is the release that served, `ways` how each service changed, `notes` what to know of it."""
+
+    before: str | None
+    release: str
+    ways: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    web_s: float = 0.0
+    """After how long every service that answers requests ran the release."""
+
+
+@dataclass(slots=True)
+class _Bridge:
+    """A node of the new release that consumes while the one before it finishes."""
+
+    jobs: Jobs
+    old: ServiceView
+    node: ServiceView | None
+
+
+class Switch:
+    """Changes the release that serves. `say` gets lines of the log, `stepped` the name of each step and its seconds."""
+
+    def __init__(
+        self,
+        order: Order,
+        runner: Runner,
+        performer: Performer,
+        *,
+        say: Callable[[str], None],
+        stepped: Callable[[str, float], None],
+    ) -> None:
+        self._order = order
+        self._app = order.app
+        self._runner = runner
+        self._performer = performer
+        self._layout = Layout(order.app.folder)
+        self._say = say
+        self._stepped = stepped
+
+    @property
+    def current(self) -> str | None:
+        """The release that the link names."""
+        try:
+            return os.path.basename(os.readlink(self._layout.current))
+        except OSError:
+            return None
+
+    async def to(self, release: str, *, is_back: bool = False) -> Switched:
+        """Lets every service of the app serve the release. Raises ReleaseFailed when the release before serves again, or still.
+
+        On the way back what answers requests goes first; on the way there a node takes new tasks before the web sends any.
+        """
+        done, began = Switched(self.current, release), time.monotonic()
+        self._check_ways(done)
+        await self._link(release)
+        changed: list[Web] = []
+        bridges: list[_Bridge] = []
+        try:
+            for jobs in self._app.jobs if not is_back else ():
+                bridges += await self._begin(jobs, release, done)
+            for web in self._app.web:
+                changed.append(web)
+                await self._change(web, release, done)
+            done.web_s = time.monotonic() - began
+            for jobs in self._app.jobs if is_back else ():
+                bridges += await self._begin(jobs, release, done)
+            for bridge in bridges:
+                await self._finish(bridge, release, done)
+        except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
+            where = await self._take_back(done.before, changed, bridges)
+            raise ReleaseFailed(getattr(error, "step", "switch"), f"{error}; {where}") from None
+        return done
+
+    async def _take_back(self, before: str | None, changed: Sequence[Web], bridges: Sequence[_Bridge]) -> str:
+        """Makes the release before serve again after a switch that failed; what is so now, as the end of a sentence."""
+        if before is None:
+            return "there is no release before it to go back to"
+        troubles = []
+        try:
+            await self._link(before)
+        except (ReleaseFailed, RunnerTrouble) as error:
+            troubles.append(f"the link current could not be set back: {error}")
+        for web in changed:
+            view = self._performer.view(web.service, None)
+            if view is not None and not self._is_wrong(view, before):
+                continue
+            try:
+                await self._change(web, before, Switched(None, before))
+            except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
+                troubles.append(f"{web.service} could not be taken back: {error}")
+        for bridge in bridges:
+            if bridge.node is not None:
+                await self._retire(bridge.node, bridge.jobs.drain_s)
+        return "; ".join(troubles) or f"{before} serves"
+
+    def _check_ways(self, done: Switched) -> None:
+        """Nothing is begun that could not be done for every service."""
+        for web in self._app.web:
+            view = self._performer.view(web.service, None)
+            try:
+                done.ways[web.service] = "" if view is None else self._way(web, view)
+            except NoWay as error:
+                raise ReleaseFailed("switch", str(error)) from None
+
+    async def _link(self, release: str) -> None:
+        layout = self._layout
+        environment = {"PATH": SYSTEM_PATH}
+        links = ["sh", "-c", LINKS, "sh"]
+        variables = "current/.environment"
+        for target, link in ((f"releases/{release}", layout.current), (variables, layout.environment)):
+            done = await self._runner.run(
+                [*links, target, link], layout.folder, environment, seconds=SHORT_S, is_modest=False, on_line=self._say
+            )
+            if done.code != 0:
+                raise ReleaseFailed("switch", f"{link} could not be set: {' '.join(done.last)[:300]}")
+
+    # Services that answer requests.
+
+    def _way(self, web: Web, view: ServiceView) -> Way:
+        settings = self._performer.settings(view)
+        standing = Standing(is_keeper(self._performer.parent_argv(view.master)), bool(settings.preload))
+        return way_of(web, view, standing)
+
+    async def _change(self, web: Web, release: str, done: Switched) -> None:
+        view = self._performer.view(web.service, None)
+        if view is None:
+            done.ways[web.service] = "none"
+            done.notes.append(
+                f"{web.service} does not run on this host; once it is started from {self._layout.current}, it serves {release}"
+            )
+            return
+        began, way = time.monotonic(), self._way(web, view)
+        if way == "handover":
+            await self._hand_over(web, view, release)
+        elif way == "reload":
+            await self._reload(web, view, release)
+        else:
+            await self._restart(web, view, release)
+        done.ways[web.service] = way
+        took_s = time.monotonic() - began
+        self._say(f"{web.service} serves {release} by {way} after {took_s:.2f} s")
+        self._stepped(f"{way} of {web.service}", took_s)
+
+    async def _hand_over(self, web: Web, old: ServiceView, release: str) -> None:
+        begin = (
+            SendSignal(old.master, "USR2", "a second master takes over the listening sockets"),
+            WaitNewMaster(web.service, old.master, web.boot_s),
+        )
+        await self._performer.perform(begin, old)
+        new = self._performer.successor(web.service, old.master)
+        if new is None:
+            raise ReleaseFailed("handover", f"the new master of {web.service} ended at once; the old one serves")
+        try:
+            count = self._performer.settings(new).workers or old.size
+            await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), web.boot_s),), new)
+            if wrong := self._is_wrong(new, release):
+                raise ReleaseFailed("handover", f"the new master of {web.service} does not serve {release}: {wrong}")
+        except (ReleaseFailed, ActFailed, CannotAct):
+            await self._retire(new, GRACE_S)
+            raise
+        end = (SendSignal(old.master, "TERM", "finish its requests and end"), WaitGone(old.master, GRACE_S))
+        await self._performer.perform(end, old)
+
+    async def _reload(self, web: Web, view: ServiceView, release: str) -> None:
+        old = frozenset(worker.target for worker in view.workers)
+        steps: tuple[Step, ...] = (
+            SendSignal(view.master, "HUP", "load configuration and release again"),
+            WaitNewReady(old, max(view.size, 1), web.boot_s),
+            *(WaitGone(one, GRACE_S) for one in old),
+        )
+        await self._performer.perform(steps, view)
+        if wrong := self._is_wrong(view, release):
+            raise ReleaseFailed("reload", f"{web.service} was reloaded and does not serve {release}: {wrong}")
+
+    async def _restart(self, web: Web, view: ServiceView, release: str) -> None:
+        await self._performer.perform((self._start(view, web.boot_s, only=False),), view)
+        await self._performer.perform((WaitNewMaster(web.service, view.master, web.boot_s),), None)
+        new = self._performer.successor(web.service, view.master)
+        if new is None:
+            raise ReleaseFailed("restart", f"{web.service} ended right after its start")
+        if new.kind != "uvicorn" or new.workers:
+            await self._performer.perform((WaitNewReady(frozenset(), max(view.size, 1), web.boot_s),), new)
+        if wrong := self._is_wrong(new, release):
+            raise ReleaseFailed("restart", f"{web.service} was started again and does not serve {release}: {wrong}")
+
+    def _start(self, view: ServiceView, within_s: float, *, only: bool) -> Step:
+        manager = view.manager
+        assert manager is not None
+        if manager.kind == "systemd":
+            verb = "start" if only else "restart"
+            return RunCommand(("systemctl", verb, manager.name), within_s, f"{verb} by systemd")
+        return AskSupervisor(manager.socket, manager.name, within_s, only_start=only)
+
+    def _is_wrong(self, view: ServiceView, release: str) -> str:
+        """Why a master does not run the release; empty if it does."""
+        process = self._performer.process(view.master)
+        if process is None:
+            return "it is gone"
+        folder = os.path.realpath(self._layout.release(release))
+        venv = venv_of(view.argv)
+        real = None if venv is None else os.path.realpath(venv)
+        return runs_release(os.path.realpath(process.folder), real, folder, os.path.realpath(f"{folder}/venv"))
+
+    # Celery.
+
+    async def _begin(self, jobs: Jobs, release: str, done: Switched) -> list[_Bridge]:
+        """A node of the new release consumes before the old one stops to; a beat has none beside it."""
+        old = self._performer.view(jobs.service, None)
+        if old is None:
+            done.ways[jobs.service] = "none"
+            done.notes.append(
+                f"{jobs.service} does not run on this host; once it is started from {self._layout.current}, it runs {release}"
+            )
+            return []
+        if self._performer.settings(old).role == "beat":
+            return [_Bridge(jobs, old, None)]
+        if not old.argv:
+            done.notes.append(
+                f"the command line of {jobs.service} is not known, so its tasks wait while it is replaced"
+            )
+            return [_Bridge(jobs, old, None)]
+        began = time.monotonic()
+        environment = build_environment(self._app, self._layout, release, self._order.secrets)
+        argv = bridge_argv(old.argv, f"reflex-{release.rpartition('-')[2]}@%h")
+        log = f"{self._layout.shared}/{self._app.name}-bridge.log"
+        pid = await self._runner.begin(argv, self._layout.current, environment, log=log)
+        node = await self._consuming(pid, jobs, len(old.workers))
+        self._stepped(f"second node beside {jobs.service}", time.monotonic() - began)
+        return [_Bridge(jobs, old, node)]
+
+    async def _consuming(self, pid: int, jobs: Jobs, count: int) -> ServiceView:
+        """The node that was begun, once its processes are ready. Raises ReleaseFailed; then it is ended."""
+
+        def is_ready() -> bool:
+            view = self._performer.of_master(pid)
+            return view is not None and sum(worker.is_ready for worker in view.workers) >= min(count, 1)
+
+        is_there = await self._performer.until(is_ready, jobs.boot_s)
+        view = self._performer.of_master(pid)
+        if is_there and view is not None:
+            return view
+        if view is not None:
+            await self._retire(view, jobs.boot_s)
+        log = f"{self._layout.shared}/{self._app.name}-bridge.log"
+        raise ReleaseFailed(
+            "celery",
+            f"a node of the new release beside {jobs.service} was not ready within {jobs.boot_s:g} s; see {log}",
+        )
+
+    async def _finish(self, bridge: _Bridge, release: str, done: Switched) -> None:
+        """The old node finishes what it runs and ends, its manager starts the new one, and the second node goes."""
+        jobs, old, began = bridge.jobs, bridge.old, time.monotonic()
+        stop = SendSignal(old.master, "TERM", "warm shutdown: finish its tasks and end")
+        try:
+            await self._performer.perform((stop, WaitGone(old.master, jobs.drain_s)), old)
+        except ActFailed:
+            if not await self._is_past(bridge, done):
+                return
+        drained_s = time.monotonic() - began
+        if old.manager is None:
+            done.ways[jobs.service] = "replaced by a node that nobody manages"
+            done.notes.append(f"nobody is known who starts {jobs.service} again: the second node goes on in its place")
+        else:
+            await self._started_again(jobs, old, release)
+            if bridge.node is not None:
+                await self._retire(bridge.node, jobs.drain_s)
+            done.ways[jobs.service] = "drained and started again"
+        self._say(f"{jobs.service} had finished its tasks after {drained_s:.1f} s and runs {release}")
+        self._stepped(f"drain of {jobs.service}", time.monotonic() - began)
+
+    async def _is_past(self, bridge: _Bridge, done: Switched) -> bool:
+        """What becomes of a node whose time to finish is up; whether it has ended."""
+        jobs, old = bridge.jobs, bridge.old
+        if self._performer.process(old.master) is None:
+            return True
+        if jobs.past == "leave":
+            text = f"{jobs.service} (pid {old.master.pid}) still has tasks after {jobs.drain_s:g} s: it takes no new ones and ends when they are done"
+            done.notes.append(text)
+            done.ways[jobs.service] = "left to finish beside a node of the new release"
+            return False
+        steps = (
+            SendSignal(old.master, "QUIT", "its time to finish is up"),
+            WaitGone(old.master, GRACE_S, then_kill=True),
+        )
+        await self._performer.perform(steps, old)
+        done.notes.append(
+            f"tasks of {jobs.service} that were not finished after {jobs.drain_s:g} s were cut off, as the app has it (past: kill)"
+        )
+        return True
+
+    async def _started_again(self, jobs: Jobs, old: ServiceView, release: str) -> None:
+        await self._performer.perform((self._start(old, jobs.boot_s, only=True),), None)
+        await self._performer.perform((WaitNewMaster(jobs.service, old.master, jobs.boot_s),), None)
+        new = self._performer.successor(jobs.service, old.master)
+        if new is None:
+            raise ReleaseFailed("celery", f"{jobs.service} ended right after its start")
+        if new.workers or old.workers:
+            await self._performer.perform((WaitCount(max(len(old.workers), 1), jobs.boot_s),), new)
+        if wrong := self._is_wrong(new, release):
+            raise ReleaseFailed("celery", f"{jobs.service} was started again and does not run {release}: {wrong}")
+
+    async def _retire(self, view: ServiceView, within_s: float) -> None:
+        """Ends a master in good order, and by force if it does not go."""
+        if self._performer.process(view.master) is None:
+            return
+        steps = (
+            SendSignal(view.master, "TERM", "it is not wanted any more"),
+            WaitGone(view.master, within_s, then_kill=True),
+        )
+        try:
+            await self._performer.perform(steps, None)
+        except (ActFailed, CannotAct) as error:
+            self._say(f"{view.name} (pid {view.master.pid}) could not be ended: {error}")

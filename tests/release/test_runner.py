@@ -1,0 +1,162 @@
+"""The runner and the keeper, run for real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.release.hired import Runner, RunnerTrouble
+
+ROOT = Path(__file__).parents[2]
+PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+USER = pwd.getpwnam("nobody")
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the runner becomes another user")
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that everybody can go through."""
+    folder = Path("/tmp") / f"reflex-test-runner-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def sleepers(marker: str) -> bytes:
+    """Processes that sleep for so long."""
+    return subprocess.run(["pgrep", "-f", f"sleep {marker}"], capture_output=True, check=False).stdout
+
+
+@pytest.fixture
+def runner(home: Path) -> Iterator[Runner]:
+    """A runner of its own whose policy knows one app."""
+    policy, path = home / "policy.toml", home / "runner.sock"
+    policy.write_text(f'[apps.shop]\nuser = "nobody"\nfolder = "{home}/shop"\n')
+    command = [sys.executable, "-m", "agent", "runner", "--socket", str(path), "--policy-file", str(policy)]
+    process = subprocess.Popen([*command, "--until-closed", "0"], stdin=subprocess.PIPE, cwd=ROOT)
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    yield Runner(path, "shop")
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(10) == 0
+
+
+async def test_a_job_is_its_apps_user_in_its_folder(runner: Runner, home: Path) -> None:
+    await runner.make_folder()
+    lines: list[str] = []
+    script = 'id -u; pwd; echo "$A"; cat; echo "nice $(nice)"; cat /proc/self/oom_score_adj; exit 3'
+    done = await runner.run(
+        ["sh", "-c", script], f"{home}/shop", {**PATH, "A": "b"}, seconds=10, given="given\n", on_line=lines.append
+    )
+    assert done.code == 3
+    assert lines == [str(USER.pw_uid), f"{home}/shop", "b", "given", "nice 10", "500"]
+    assert (home / "shop").stat().st_uid == USER.pw_uid
+
+
+async def test_a_job_ends_with_its_time_and_leaves_nothing(runner: Runner, home: Path) -> None:
+    await runner.make_folder()
+    marker = "86399"
+    done = await runner.run(["sh", "-c", f"sleep {marker} & sleep {marker}"], f"{home}/shop", PATH, seconds=0.5)
+    assert done.code is None
+    assert sleepers(marker) == b""
+
+
+async def test_a_job_ends_with_who_asked_for_it(runner: Runner, home: Path) -> None:
+    await runner.make_folder()
+    marker = "86398"
+    began = asyncio.Event()
+    script = f"echo begun; exec sleep {marker}"
+    task = asyncio.ensure_future(
+        runner.run(["sh", "-c", script], f"{home}/shop", PATH, seconds=60, on_line=lambda _line: began.set())
+    )
+    await asyncio.wait_for(began.wait(), 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    until_s = time.monotonic() + 20
+    while sleepers(marker):
+        assert time.monotonic() < until_s
+        await asyncio.sleep(0.02)
+
+
+async def test_what_goes_on_by_itself_writes_where_the_user_may(runner: Runner, home: Path) -> None:
+    await runner.make_folder()
+    log = home / "shop" / "bridge.log"
+    pid = await runner.begin(["sh", "-c", "echo hello; id -u"], f"{home}/shop", PATH, log=str(log))
+    assert pid > 1
+    until_s = time.monotonic() + 20
+    while not log.exists() or len(log.read_text().splitlines()) < 2:
+        assert time.monotonic() < until_s
+        await asyncio.sleep(0.02)
+    assert log.read_text() == f"hello\n{USER.pw_uid}\n"
+
+
+@pytest.mark.parametrize(
+    ("app", "folder", "said"),
+    [
+        ("till", "", "does not let till be deployed"),
+        ("shop", "/etc", "/etc is not inside of"),
+        ("shop", "{home}/shop/../..", "is not inside of"),
+        ("shop", "{home}/shopping", "is not inside of"),
+    ],
+)
+async def test_what_the_policy_does_not_name_is_refused(
+    runner: Runner, home: Path, app: str, folder: str, said: str
+) -> None:
+    await runner.make_folder()
+    asked = Runner(home / "runner.sock", app)
+    with pytest.raises(RunnerTrouble, match=said):
+        await asked.run(["id"], folder.format(home=home), PATH, seconds=5)
+
+
+async def test_a_folder_of_somebody_else_is_not_taken(runner: Runner, home: Path) -> None:
+    (home / "shop").mkdir()
+    with pytest.raises(RunnerTrouble, match="must be a folder that belongs to nobody; run: chown nobody"):
+        await runner.make_folder()
+
+
+async def test_no_runner_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunnerTrouble, match="the runner of this host, which runs builds, cannot be asked"):
+        await Runner(tmp_path / "nobody.sock", "shop").run(["id"], "", PATH, seconds=1)
+
+
+def kept(*words: str) -> subprocess.Popen[str]:
+    keeper = [sys.executable, "-I", str(ROOT / "agent" / "release" / "keep.py"), "--", *words]
+    return subprocess.Popen(keeper, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_keeper_outlives_the_program_that_hands_over() -> None:
+    script = "sh -c 'echo second; sleep 0.3; echo done' & echo first; exit 0"
+    process = kept("sh", "-c", script)
+    output, _ = process.communicate(timeout=20)
+    assert sorted(output.split()) == ["done", "first", "second"]
+    assert process.returncode == 0
+
+
+def test_a_keeper_ends_as_its_program_does() -> None:
+    assert kept("sh", "-c", "exit 4").wait(20) == 4
+    assert kept("sh", "-c", "kill -9 $$").wait(20) == 128 + signal.SIGKILL
+    assert kept("/nobody/has/this").wait(20) == 127
+
+
+def test_signals_go_through_a_keeper() -> None:
+    script = "trap 'echo hup' HUP; trap 'echo term; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    process = kept("sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "hup\n"
+    process.terminate()
+    assert process.stdout.readline() == "term\n"
+    assert process.wait(20) == 0
