@@ -24,6 +24,9 @@ MAX_FAILURES = 10
 FAILURE_WINDOW_S = 60
 MAX_LOGIN_BYTES = 4096
 
+WHO = web.RequestKey("who", str)
+"""Who asks: what `require_operator` found."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -41,13 +44,13 @@ class Auth:
         """The handler behind a check for an operator token or session."""
 
         async def checked(request: web.Request) -> web.StreamResponse:
-            await self.require_operator(request)
+            request[WHO] = await self.require_operator(request)
             return await handler(request)
 
         return checked
 
-    async def require_operator(self, request: web.Request) -> None:
-        """Raises ApiError 401 without a good token or session, 403 for a session used from a foreign page."""
+    async def require_operator(self, request: web.Request) -> str:
+        """Whose token or session it is, in words. Raises ApiError 401 without a good token or session, 403 for a session used from a foreign page."""
         if secret := _bearer(request):
             found = await self._look_up("token", secret, lambda hash_: self._state.operator_of_token(hash_))
         elif secret := request.cookies.get(COOKIE, ""):
@@ -59,6 +62,7 @@ class Auth:
             raise _unauthorized("an operator token is needed: Authorization: Bearer rfx_op_…, or a session cookie")
         if found is None:
             raise _unauthorized("this operator token or session is not known or no longer valid; log in again")
+        return f"operator {found}"
 
     async def require_host(self, request: web.Request) -> str:
         """The host whose key the request carries; raises ApiError 401."""
@@ -134,6 +138,11 @@ class Auth:
         self._failures[address] = [*self._failures.pop(address, [])[-MAX_FAILURES:], time.monotonic()]
         if len(self._failures) > MAX_CACHED:
             self._failures.popitem(last=False)
+
+
+def host_key_hash(request: web.Request) -> str:
+    """The hash of the key that the request carries, which is all that the server keeps of a key."""
+    return hash_of(_bearer(request))
 
 
 def _bearer(request: web.Request) -> str:

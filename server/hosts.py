@@ -52,10 +52,11 @@ class Hosts:
         self.changes = 0
         """Rises whenever a state or status changes; not for a mere sign of life."""
 
-    def heard(self, name: str, status: Mapping[str, Any], events: Sequence[StoredEvent]) -> None:
-        """The agent of `name` sent a batch. An empty status keeps the one before."""
+    def heard(self, name: str, status: Mapping[str, Any], events: Sequence[StoredEvent]) -> bool:
+        """The agent of `name` sent a batch. An empty status keeps the one before. True if it was never heard before."""
         now_us = time.time_ns() // 1000
         host = self.by_name.get(name)
+        is_new = host is None
         if host is None:
             host = self.by_name[name] = Host(name, now_us)
             self.changes += 1
@@ -69,6 +70,7 @@ class Hosts:
             host.status = status
             self.changes += 1
         self.unsaved.add(name)
+        return is_new
 
     def take_unsaved(self) -> list[HostRow]:
         """Rows that differ from what the state holds; they count as saved from now on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from agent.wire import MAX_BODY_BYTES
 from server.auth import Auth
 from server.batch import read_batch
 from server.body import parse_json, read_body
+from server.brain import Brain
 from server.errors import StoreError, try_later
 from server.hosts import Hosts
 from server.recorder import Recorder
@@ -57,10 +59,22 @@ class Place:
 class Ingest:
     """Receives batches. `max_inflight_bytes` bounds the bodies that are in memory at once, over all agents."""
 
-    def __init__(self, auth: Auth, recorder: Recorder, hosts: Hosts, *, max_inflight_bytes: int) -> None:
+    def __init__(
+        self,
+        auth: Auth,
+        recorder: Recorder,
+        hosts: Hosts,
+        brain: Brain,
+        save_hosts: Callable[[], Awaitable[None]],
+        *,
+        max_inflight_bytes: int,
+    ) -> None:
+        """`save_hosts` writes down which hosts were heard; a host is known for good once its first batch is acknowledged."""
         self._auth = auth
         self._recorder = recorder
         self._hosts = hosts
+        self._brain = brain
+        self._save_hosts = save_hosts
         self._room = Room(max_inflight_bytes)
 
     async def receive(self, request: web.Request) -> web.Response:
@@ -73,11 +87,15 @@ class Ingest:
 
     async def _store(self, host: str, value: object) -> web.Response:
         received = read_batch(host, value, now_us=time.time_ns() // 1000)
-        self._hosts.heard(host, received.status, received.events)
+        is_new = self._hosts.heard(host, received.status, received.events)
+        self._brain.heard(host, received.status)
         try:
+            if is_new:
+                await self._save_hosts()
             await self._recorder.record(received.events, received.samples, received.artifacts)
         except StoreError as error:
             log.error("a batch of %s is not stored and stays in its spool: %s", host, error)
             message = f"nothing is acknowledged, send it again: {error}"
             raise try_later(503, "store_failed", message, after_s=RETRY_AFTER_S) from error
+        self._brain.measured(received.samples)
         return web.Response(body=orjson.dumps(received.answer), content_type="application/json")

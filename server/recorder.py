@@ -20,7 +20,7 @@ from server.stored import StoredArtifact, StoredEvent, StoredSample
 MOST_ARTIFACTS = 64
 """Of one insert: 16 MiB at most."""
 
-Publish = Callable[[Sequence[StoredEvent]], None]
+Publish = Callable[[Sequence[StoredEvent]], object]
 
 
 class Recorder:

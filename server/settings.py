@@ -49,6 +49,15 @@ class Settings:
     )
     max_readers: int = field(default=200, metadata={"doc": "Live streams that may be open at once; more get 503."})
 
+    playbooks: Path = field(
+        default=Path("/etc/reflex/playbooks"),
+        metadata={"doc": "Folder of your own playbooks (*.yaml); one with the name of a library's goes before it."},
+    )
+    channels: Path = field(
+        default=Path("/etc/reflex/channels.toml"),
+        metadata={"doc": "File with the channels that playbooks tell people by; their addresses stay secret."},
+    )
+
     @property
     def store_dir(self) -> Path:
         """Where the embedded store keeps its parts."""

@@ -70,6 +70,21 @@ _OUTBOX = sa.Table(
 )
 
 
+def _parts(name: str) -> sa.Table:
+    """A table of JSON values by part and key."""
+    return sa.Table(
+        name,
+        _METADATA,
+        sa.Column("part", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+    )
+
+
+_BRAIN = _parts("brain")
+_PIPELINE = _parts("pipeline")
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRow:
     """One host key or operator token; `host` is empty for a token."""
@@ -89,6 +104,15 @@ class HostRow:
     status: str
     silent_event: str | None
     stopped_event: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """A part of what the brain or the pipeline remembers; `value` is JSON, None where the row is to go."""
+
+    part: str
+    key: str
+    value: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +223,39 @@ class State:
                 values = {column.name: getattr(host, column.name) for column in _HOSTS.c}
                 change = upsert(_HOSTS).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
                 connection.execute(change)
-            for row in outbox:
-                connection.execute(_OUTBOX.insert().values(id=row.id, host=row.host, event=row.event))
+            _put_out(connection, outbox)
+
+    def brain(self) -> list[PartRow]:
+        """All that the brain wrote down."""
+        return self._all_parts(_BRAIN)
+
+    def save_brain(self, rows: Iterable[PartRow], outbox: Iterable[OutboxRow]) -> None:
+        """Writes what has changed and, in the same transaction, the events that tell of it."""
+        self._save_parts(_BRAIN, rows, outbox)
+
+    def pipeline(self) -> list[PartRow]:
+        """All that the pipeline wrote down."""
+        return self._all_parts(_PIPELINE)
+
+    def save_pipeline(self, rows: Iterable[PartRow], outbox: Iterable[OutboxRow] = ()) -> None:
+        """Writes what has changed and, in the same transaction, the events that tell of it."""
+        self._save_parts(_PIPELINE, rows, outbox)
+
+    def _all_parts(self, table: sa.Table) -> list[PartRow]:
+        with self._transaction() as connection:
+            return [PartRow(*row) for row in connection.execute(sa.select(table))]
+
+    def _save_parts(self, table: sa.Table, rows: Iterable[PartRow], outbox: Iterable[OutboxRow]) -> None:
+        with self._transaction() as connection:
+            for row in rows:
+                if row.value is None:
+                    connection.execute(table.delete().where(table.c.part == row.part, table.c.key == row.key))
+                    continue
+                change = upsert(table).values({"part": row.part, "key": row.key, "value": row.value})
+                connection.execute(
+                    change.on_conflict_do_update(index_elements=["part", "key"], set_={"value": row.value})
+                )
+            _put_out(connection, outbox)
 
     def outbox(self) -> list[OutboxRow]:
         """Events that may not be in the store yet."""
@@ -211,6 +266,11 @@ class State:
         """Forgets events that are in the store."""
         with self._transaction() as connection:
             connection.execute(_OUTBOX.delete().where(_OUTBOX.c.id.in_(ids)))
+
+
+def _put_out(connection: sa.Connection, outbox: Iterable[OutboxRow]) -> None:
+    for row in outbox:
+        connection.execute(_OUTBOX.insert().values(id=row.id, host=row.host, event=row.event))
 
 
 def _configure(connection: Any, _record: object) -> None:

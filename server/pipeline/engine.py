@@ -1,0 +1,516 @@
+"""Decides what follows in deploys: one at a time for an app, every host built before one switches, the first a barrier. Pure.
+
+What a host was ordered is sent again, under the same id, whenever it can be reached and nothing is known of the end: a
+restart of either side loses nothing and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from agent.wire import MAX_TEXT_CHARS, Event, Evidence, Scalar, Severity, uuid7
+from agent.wire.order import Phase
+from server.pipeline.deploys import (
+    AT_WORK,
+    OVER,
+    Answer,
+    Cancelled,
+    Deploy,
+    Entry,
+    Heard,
+    Held,
+    Input,
+    Outcome,
+    Part,
+    PartState,
+    Present,
+    Push,
+    Stage,
+    State,
+    Wanted,
+)
+from server.pipeline.site import Site
+
+SECOND_US = 1_000_000
+PATIENCE_US = 120 * SECOND_US
+"""A host that is at work and cannot be reached for so long is away: the deploy goes on without it."""
+
+SLACK_US = 300 * SECOND_US
+"""How much longer than its app allows a phase may take."""
+
+MOST_KEPT = 200
+"""Deploys that are over and remembered."""
+
+_GOOD: Mapping[str, PartState] = {
+    "release.prepared": "prepared",
+    "release.kept": "kept",
+}
+
+
+class Rejected(ValueError):
+    """What somebody asks for cannot be; the text is a sentence's end."""
+
+
+def step(state: State, sites: Mapping[str, Site], given: Input, now_us: int) -> Answer:
+    """What follows from one input. Raises Rejected for what somebody asks in vain."""
+    turn = _Turn(state, sites, now_us)
+    if isinstance(given, Push):
+        turn.push(given)
+    elif isinstance(given, Heard):
+        turn.heard(given.host, given.event)
+    elif isinstance(given, Present):
+        turn.present_is(given.host, is_there=given.is_there)
+    elif isinstance(given, Cancelled):
+        turn.cancel(given)
+    elif isinstance(given, Held):
+        turn.held(given)
+    turn.go_on()
+    return turn.answer()
+
+
+def outstanding(state: State, host: str) -> tuple[Wanted, ...]:
+    """Orders of a host of whose end nothing is known, to be sent again when it can be reached."""
+    found = []
+    for deploy in state.deploys.values():
+        for part in deploy.parts:
+            if not deploy.is_over and part.host == host and part.state in AT_WORK:
+                found.append(_wanted(deploy, part))
+    return tuple(found)
+
+
+class _Turn:
+    """Mutable for the length of one input."""
+
+    def __init__(self, state: State, sites: Mapping[str, Site], now_us: int) -> None:
+        self._state = state
+        self._sites = sites
+        self._now_us = now_us
+        self._serial = state.serial
+        self._deploys = dict(state.deploys)
+        self._holds = dict(state.holds)
+        self._present = state.present
+        self._gone_us = dict(state.gone_us)
+        self._orders: list[Wanted] = []
+        self._entries: list[Entry] = []
+
+    def answer(self) -> Answer:
+        over = [one.id for one in self._deploys.values() if one.is_over]
+        for id_ in over[: max(len(over) - MOST_KEPT, 0)]:
+            del self._deploys[id_]
+        state = replace(
+            self._state,
+            serial=self._serial,
+            deploys=self._deploys,
+            holds=self._holds,
+            present=self._present,
+            gone_us=self._gone_us,
+        )
+        return Answer(state, tuple(self._orders), tuple(self._entries))
+
+    # What comes in.
+
+    def push(self, push: Push) -> None:
+        site = self._sites.get(push.app)
+        if site is None:
+            raise Rejected(f"there is no app {push.app}")
+        unknown = [host for host in push.hosts if host not in site.hosts]
+        if unknown:
+            raise Rejected(f"{push.app} is not served by {', '.join(unknown)}; its hosts are {', '.join(site.hosts)}")
+        for waiting in [one for one in self._deploys.values() if one.app == push.app and one.stage == "queued"]:
+            self._finish(waiting, "cancelled", f"was overtaken by a later push of {push.ref}")
+        hosts = push.hosts or site.hosts
+        deploy = Deploy(
+            id=self._new_id(),
+            app=push.app,
+            ref=push.ref,
+            who=push.who,
+            why=push.why,
+            at_us=self._now_us,
+            force=push.force,
+            is_rollback=push.is_rollback,
+            cause=push.cause,
+            parts=tuple(Part(host) for host in hosts),
+        )
+        self._put(deploy)
+        if why := self._in_the_way(deploy):
+            text = f"{_subject(deploy)} waits: {why}."
+            deploy = replace(deploy, cause=self._tell("deploy.queued", "info", text, deploy))
+            self._put(deploy)
+
+    def heard(self, host: str, event: Event) -> None:
+        deploy = self._deploys.get(str(event.attrs.get("deploy", "")))
+        part = None if deploy is None else deploy.part(str(event.attrs.get("order", "")))
+        if (
+            deploy is None
+            or part is None
+            or deploy.is_over
+            or part.host != host
+            or part.state not in (*AT_WORK, "away")
+        ):
+            return
+        release = str(event.attrs.get("release", "")) or part.release
+        part = replace(part, release=release, said=event.text, commit=str(event.attrs.get("commit", "")) or part.commit)
+        if event.kind == "release.switched":
+            self._put(deploy.with_part(replace(part, has_switched=True)))
+            return
+        if event.kind not in (
+            "release.prepared",
+            "release.kept",
+            "release.failed",
+            "release.refused",
+            "release.rolled_back",
+        ):
+            return
+        is_back = event.kind == "release.rolled_back"
+        after: PartState = _GOOD.get(event.kind, "failed")
+        if part.state == "going_back" or (is_back and deploy.is_rollback):
+            after = ("kept" if deploy.is_rollback else "went_back") if is_back else "failed"
+        has_switched = after == "kept" and not is_back
+        part = replace(part, state=after, order="", ended_by=event.kind, has_switched=has_switched)
+        self._put(deploy.with_part(part))
+
+    def present_is(self, host: str, *, is_there: bool) -> None:
+        self._present = self._present | {host} if is_there else self._present - {host}
+        if is_there:
+            self._gone_us.pop(host, None)
+            self._orders += outstanding(replace(self._state, deploys=self._deploys), host)
+            self._catch_up(host)
+        else:
+            self._gone_us.setdefault(host, self._now_us)
+
+    def _catch_up(self, host: str) -> None:
+        """A host that was away when its app was deployed gets what the others have."""
+        for app, site in self._sites.items():
+            latest = max(
+                (one for one in self._deploys.values() if one.app == app and host in {part.host for part in one.parts}),
+                key=lambda one: one.at_us,
+                default=None,
+            )
+            if host not in site.hosts or latest is None or latest.outcome != "kept" or latest.is_rollback:
+                continue
+            part = next(one for one in latest.parts if one.host == host)
+            commit = next((one.commit for one in latest.parts if one.state == "kept" and one.commit), "")
+            if part.state == "away" and commit:
+                self.push(Push(app, commit, "Reflex", f"{host} was away when {latest.ref} was deployed", hosts=(host,)))
+
+    def cancel(self, given: Cancelled) -> None:
+        deploy = self._deploys.get(given.deploy)
+        if deploy is None or deploy.is_over:
+            raise Rejected(f"no deploy {given.deploy:.60} is under way")
+        if deploy.stage == "queued":
+            self._finish(deploy, "cancelled", f"was cancelled by {given.who} before it began")
+            return
+        self._put(replace(deploy, cancelled_by=given.who))
+        for part in deploy.parts:
+            if part.state in ("preparing", "switching"):
+                cancel = replace(_wanted(deploy, part), phase="cancel", release=part.order, id=self._new_id())
+                self._orders.append(cancel)
+
+    def held(self, given: Held) -> None:
+        if given.app not in self._sites:
+            raise Rejected(f"there is no app {given.app}")
+        site = self._sites[given.app]
+        if given.hold is None:
+            if self._holds.pop(given.app, None) is not None:
+                text = f"Deploys of {given.app} go on: {given.who} has ended the hold."
+                self._tell_host("deploy.held", "info", text, site.hosts[0], {"app": given.app})
+            return
+        self._holds[given.app] = given.hold
+        text = f"Deploys of {given.app} are held by {given.who}{_because(given.hold.why)}."
+        self._tell_host("deploy.held", "info", text, site.hosts[0], {"app": given.app})
+
+    # What follows.
+
+    def go_on(self) -> None:
+        """Lets every deploy do what it can do now."""
+        for app, hold in list(self._holds.items()):
+            if hold.until_us and hold.until_us <= self._now_us:
+                self.held(Held(app, "its end", None))
+        for id_ in list(self._deploys):
+            self._go_on(id_)
+
+    def _go_on(self, id_: str) -> None:
+        stages: Mapping[Stage, Callable[[Deploy, Site], None]] = {
+            "queued": self._queued,
+            "prepare": self._prepare,
+            "first": self._first,
+            "rest": self._rest,
+            "back": self._back,
+        }
+        while not (deploy := self._deploys[id_]).is_over:
+            site = self._sites.get(deploy.app)
+            if site is None:
+                self._finish(deploy, "failed", "has no app any more")
+                return
+            self._give_up(deploy, site)
+            before = self._deploys[id_]
+            stages[before.stage](before, site)
+            if self._deploys[id_] == before:
+                return
+
+    def _in_the_way(self, deploy: Deploy) -> str:
+        """Why a deploy may not begin now; empty if it may."""
+        other = next((one for one in self._deploys.values() if one.app == deploy.app and _is_at_work(one)), None)
+        if other is not None and other.id != deploy.id:
+            return f"{other.who} deploys {other.ref} of it{_because(other.why)}"
+        hold = self._holds.get(deploy.app)
+        if hold is not None and not deploy.is_rollback:
+            return f"deploys of {deploy.app} are held by {hold.who}{_because(hold.why)}"
+        return ""
+
+    def _queued(self, deploy: Deploy, site: Site) -> None:
+        if self._in_the_way(deploy):
+            return
+        there = [part.host for part in deploy.parts if part.host in self._present]
+        if deploy.first.host not in there:
+            why = f"was not begun: its first host {deploy.first.host} cannot be reached, and no other gets a release before it"
+            self._begun(deploy)
+            self._finish(self._deploys[deploy.id], "failed", why)
+            return
+        self._begun(deploy)
+
+    def _begun(self, deploy: Deploy) -> None:
+        verb = "roll back" if deploy.is_rollback else "deploy"
+        hosts = ", ".join(part.host for part in deploy.parts)
+        text = f"{deploy.who} began to {verb} {deploy.app} to {deploy.ref or 'the release before'} on {hosts}{_because(deploy.why)}."
+        cause = self._tell("deploy.started", "info", text, deploy)
+        self._put(replace(deploy, stage="back" if deploy.is_rollback else "prepare", cause=cause))
+
+    def _prepare(self, deploy: Deploy, _site: Site) -> None:
+        """Every host that can be reached builds; none switches before all have."""
+        waiting = [part for part in deploy.parts if part.state == "waiting"]
+        if waiting and not deploy.cancelled_by:
+            for part in waiting:
+                if part.host in self._present:
+                    self._send(deploy.id, part, "prepare", "preparing")
+                else:
+                    self._mark_away(deploy.id, part)
+            return
+        if any(part.state in AT_WORK for part in deploy.parts):
+            return
+        failed = [part for part in deploy.parts if part.state == "failed"]
+        if deploy.cancelled_by:
+            self._finish(deploy, "cancelled", f"was cancelled by {deploy.cancelled_by} before anything was switched")
+        elif failed or deploy.first.state != "prepared":
+            said = failed[0].said if failed else f"{deploy.first.host} cannot be reached any more"
+            self._finish(deploy, "failed", f"was not switched to anywhere: {said}")
+        elif len({part.commit for part in deploy.parts if part.state == "prepared"}) > 1:
+            self._finish(deploy, "failed", f"was not switched to: {deploy.ref} moved while hosts were fetching it")
+        else:
+            text = f"{_subject(deploy)} is built everywhere that it goes to; {deploy.first.host} switches first."
+            self._tell("deploy.step", "info", text, deploy)
+            self._put(replace(deploy, stage="first"))
+
+    def _first(self, deploy: Deploy, _site: Site) -> None:
+        first = deploy.first
+        if first.state == "prepared" and deploy.cancelled_by:
+            self._finish(deploy, "cancelled", f"was cancelled by {deploy.cancelled_by} before anything was switched")
+        elif first.state == "prepared":
+            self._send(deploy.id, first, "switch", "switching", migrates=True)
+        elif first.state == "kept":
+            rest = [part.host for part in deploy.parts if part.state == "prepared"]
+            if rest:
+                text = f"{first.host} keeps {_subject(deploy)}; {', '.join(rest)} follow."
+                self._tell("deploy.step", "info", text, deploy)
+            self._put(replace(deploy, stage="rest"))
+        elif first.state in OVER:
+            self._finish(deploy, _outcome_of(deploy), f"did not stay on its first host: {first.said or _away(first)}")
+
+    def _rest(self, deploy: Deploy, site: Site) -> None:
+        failed = [part for part in deploy.parts if part.state == "failed"]
+        at_work = [part for part in deploy.parts if part.state in AT_WORK]
+        next_ones = [part for part in deploy.parts if part.state == "prepared"]
+        if len(failed) >= site.stop_after or deploy.cancelled_by:
+            if not at_work:
+                self._stop(deploy, site, failed)
+            return
+        if next_ones:
+            for part in next_ones[: max(site.batch - len(at_work), 0)]:
+                if part.host in self._present:
+                    self._send(deploy.id, part, "switch", "switching")
+                else:
+                    self._mark_away(deploy.id, part)
+            return
+        if not at_work:
+            self._kept(deploy, failed)
+
+    def _stop(self, deploy: Deploy, site: Site, failed: Sequence[Part]) -> None:
+        """No host follows; those that have switched go back, if the app says so, so that all serve the same."""
+        why = failed[0].said if failed else f"it was cancelled by {deploy.cancelled_by}"
+        if site.on_failure == "rollback":
+            text = f"{_subject(deploy)} goes no further, and hosts that have it go back: {why}"
+            self._tell("deploy.step", "warning", text, deploy)
+            self._put(replace(deploy, stage="back", text=why))
+            return
+        have = [part.host for part in deploy.parts if part.has_switched]
+        self._finish(deploy, _outcome_of(deploy), f"goes no further; {', '.join(have)} serve it: {why}")
+
+    def _back(self, deploy: Deploy, _site: Site) -> None:
+        begin = [part for part in deploy.parts if part.state == ("waiting" if deploy.is_rollback else "kept")]
+        if begin and not (deploy.is_rollback and deploy.cancelled_by):
+            for part in begin:
+                if part.host in self._present:
+                    release = deploy.ref if deploy.is_rollback else ""
+                    self._send(deploy.id, replace(part, release=release), "rollback", "going_back")
+                else:
+                    self._mark_away(deploy.id, part)
+            return
+        if any(part.state in AT_WORK for part in deploy.parts):
+            return
+        odd = [
+            part
+            for part in deploy.parts
+            if part.state in ("failed", "away") and (deploy.is_rollback or part.has_switched)
+        ]
+        if deploy.is_rollback:
+            self._kept(deploy, odd)
+            return
+        mixed = (
+            f"; look at {', '.join(part.host for part in odd)}: what serves there is not known for certain"
+            if odd
+            else ""
+        )
+        outcome: Outcome = "cancelled" if deploy.cancelled_by else "rolled_back"
+        self._finish(deploy, outcome, f"was taken back{mixed}: {deploy.text}")
+
+    def _kept(self, deploy: Deploy, failed: Sequence[Part]) -> None:
+        good = [part.host for part in deploy.parts if part.state == "kept"]
+        away = [part.host for part in deploy.parts if part.state == "away"]
+        text = f"serves on {', '.join(good)}" if good else "serves nowhere"
+        text += f"; {', '.join(away)} could not be reached and follow when they can" if away else ""
+        text += f"; not on {', '.join(part.host for part in failed)}: {failed[0].said}" if failed else ""
+        self._finish(deploy, "kept" if good else "failed", text)
+
+    def _give_up(self, deploy: Deploy, site: Site) -> None:
+        """Hosts that cannot be reached, or take longer than they may, hold nobody up for ever."""
+        for part in deploy.parts:
+            if part.state not in AT_WORK:
+                continue
+            gone_us = self._gone_us.get(part.host)
+            if gone_us is not None and self._now_us - max(gone_us, part.since_us) > PATIENCE_US:
+                self._mark_away(deploy.id, part)
+            elif self._now_us - part.since_us > _longest_us(site, part):
+                late = replace(part, state="failed", order="", said=f"{part.host} did not come to an end in time.")
+                self._put(self._deploys[deploy.id].with_part(late))
+
+    # The small change.
+
+    def _mark_away(self, id_: str, part: Part) -> None:
+        deploy = self._deploys[id_]
+        was = f" in the middle of {part.state.replace('_', ' ')}" if part.state in AT_WORK else ""
+        text = f"{part.host} cannot be reached{was}, so {_subject(deploy)} goes on without it."
+        self._tell("deploy.step", "warning", text, deploy, host=part.host)
+        self._put(deploy.with_part(replace(part, state="away", said=text)))
+
+    def _send(self, id_: str, part: Part, phase: Phase, state: PartState, *, migrates: bool = False) -> None:
+        deploy = self._deploys[id_]
+        part = replace(part, state=state, order=self._new_id(), since_us=self._now_us)
+        self._put(deploy.with_part(part))
+        self._orders.append(replace(_wanted(deploy, part), phase=phase, migrates=migrates))
+
+    def _finish(self, deploy: Deploy, outcome: Outcome, how: str) -> None:
+        severity: Severity = "info" if outcome in ("kept", "cancelled") else "warning"
+        how = how if how.endswith(".") else f"{how}."
+        text = f"{_subject(deploy)} {how}"
+        self._tell("deploy.finished", severity, text, deploy, {"outcome": outcome})
+        self._put(replace(deploy, stage="done", outcome=outcome, text=how, ended_us=self._now_us))
+
+    def _put(self, deploy: Deploy) -> None:
+        self._deploys[deploy.id] = deploy
+
+    def _tell(
+        self,
+        kind: str,
+        severity: Severity,
+        text: str,
+        deploy: Deploy,
+        attrs: Mapping[str, Scalar] | None = None,
+        *,
+        host: str = "",
+    ) -> str:
+        named: dict[str, Scalar] = {"deploy": deploy.id, "app": deploy.app, "ref": deploy.ref, "who": deploy.who}
+        commit = next((part.commit for part in deploy.parts if part.commit), "")
+        named |= {"commit": commit} if commit else {}
+        host = host or deploy.first.host
+        return self._tell_host(kind, severity, text, host, {**named, **(attrs or {})}, cause=deploy.cause or None)
+
+    def _tell_host(
+        self,
+        kind: str,
+        severity: Severity,
+        text: str,
+        host: str,
+        attrs: Mapping[str, Scalar],
+        *,
+        cause: str | None = None,
+    ) -> str:
+        event = Event(
+            id=self._new_id(),
+            ts_us=self._now_us,
+            kind=kind,
+            severity=severity,
+            text=text[:MAX_TEXT_CHARS],
+            cause=cause,
+            evidence=(Evidence("pipeline", f"asked for by {attrs['who']}"),) if "who" in attrs else (),
+            attrs=dict(attrs),
+        )
+        self._entries.append(Entry(host, event))
+        return event.id
+
+    def _new_id(self) -> str:
+        self._serial += 1
+        digest = hashlib.sha256(f"{self._state.seed} {self._serial}".encode()).digest()[:6]
+        return uuid7(self._now_us, (self._serial & 0x3FFF) << 48 | int.from_bytes(digest, "big"))
+
+
+def _wanted(deploy: Deploy, part: Part) -> Wanted:
+    """The order that a host is at."""
+    phases: Mapping[PartState, Phase] = {"preparing": "prepare", "switching": "switch", "going_back": "rollback"}
+    return Wanted(
+        id=part.order,
+        deploy=deploy.id,
+        app=deploy.app,
+        ref=deploy.ref,
+        host=part.host,
+        phase=phases.get(part.state, "prepare"),
+        cause=deploy.cause,
+        release="" if part.state == "preparing" else part.release,
+        migrates=part.state == "switching" and part.host == deploy.first.host,
+        force=deploy.force,
+    )
+
+
+def _longest_us(site: Site, part: Part) -> int:
+    app = site.app
+    if part.state == "preparing":
+        seconds = app.build.within_s * (2 + len(app.build.commands) + len(app.checks))
+    else:
+        drains = sum(one.drain_s + 3 * one.boot_s for one in app.jobs) + sum(3 * one.boot_s for one in app.web)
+        seconds = 2 * drains + app.watch.for_s + (app.migrate.within_s if app.migrate is not None else 0)
+    return int(seconds * SECOND_US) + SLACK_US
+
+
+def _is_at_work(deploy: Deploy) -> bool:
+    return deploy.stage not in ("queued", "done")
+
+
+def _outcome_of(deploy: Deploy) -> Outcome:
+    if deploy.cancelled_by:
+        return "cancelled"
+    return "rolled_back" if deploy.first.ended_by == "release.rolled_back" else "failed"
+
+
+def _subject(deploy: Deploy) -> str:
+    commit = next((part.commit for part in deploy.parts if part.commit), "")
+    what = f"{deploy.ref} ({commit[:12]})" if commit and not commit.startswith(deploy.ref or "-") else deploy.ref
+    return f"The {'rollback' if deploy.is_rollback else 'deploy'} of {deploy.app} to {what or 'the release before'}"
+
+
+def _because(why: str) -> str:
+    return f": {why}" if why else ""
+
+
+def _away(part: Part) -> str:
+    return f"{part.host} cannot be reached"
