@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import orjson
 
 from ctl.access import Access, refuse_plain_http
 from ctl.entry import mapping
-from ctl.errors import HOW_TO_GET_A_TOKEN, CtlError, Misused, NotAllowed, NothingFound, ServerFailing
+from ctl.errors import HOW_TO_GET_A_TOKEN, ActNotDone, CtlError, Misused, NotAllowed, NothingFound, ServerFailing
 from ctl.safe import clean
 
 Params: TypeAlias = Sequence[tuple[str, str]]
@@ -38,11 +38,27 @@ class Client:
     async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
         """The answer's JSON object; raises CtlError."""
         async with self._request(path, params) as answer:
-            raw = await answer.read()
-        try:
-            return dict(mapping(orjson.loads(raw), "object"))
-        except orjson.JSONDecodeError:
-            raise ServerFailing(f"{self.url}{path} did not answer with JSON; is it reflex-server?") from None
+            return await self._object(path, answer)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer's JSON object; raises CtlError. Never sent twice."""
+        return await self._say("POST", path, body)
+
+    async def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer's JSON object; raises CtlError."""
+        return await self._say("PUT", path, body)
+
+    async def delete(self, path: str) -> dict[str, Any]:
+        """The answer's JSON object; raises CtlError."""
+        async with self._request(path, (), method="DELETE") as answer:
+            return await self._object(path, answer)
+
+    async def lines(self, path: str, params: Params = ()) -> AsyncIterator[dict[str, Any]]:
+        """Objects of an answer that has one on each line, as they come; raises CtlError."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
+        async with self._request(path, params, timeout=timeout) as answer:
+            async for line in answer.content:
+                yield dict(mapping(orjson.loads(line), "object"))
 
     @asynccontextmanager
     async def stream(self, params: Params, last_id: str | None) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -56,12 +72,26 @@ class Client:
                 raise ServerFailing(f"{self.url}/v1/stream is no event stream; is it reflex-server?")
             yield answer.content.iter_any()
 
+    async def _say(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        async with self._request(path, (), method=method, json=body) as answer:
+            return await self._object(path, answer)
+
+    async def _object(self, path: str, answer: aiohttp.ClientResponse) -> dict[str, Any]:
+        try:
+            return dict(mapping(orjson.loads(await answer.read()), "object"))
+        except orjson.JSONDecodeError:
+            raise ServerFailing(f"{self.url}{path} did not answer with JSON; is it reflex-server?") from None
+
     @asynccontextmanager
-    async def _request(self, path: str, params: Params, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(
+        self, path: str, params: Params, *, method: str = "GET", **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Never follows a redirect: the token is for this server only."""
         try:
-            async with self._session.get(self.url + path, params=params, allow_redirects=False, **options) as answer:
-                if answer.status != 200:
+            async with self._session.request(
+                method, self.url + path, params=params, allow_redirects=False, **options
+            ) as answer:
+                if answer.status not in (200, 202):
                     raise await self._failure(answer)
                 yield answer
         except TimeoutError:
@@ -83,6 +113,8 @@ class Client:
             )
         if status == 404:
             return NothingFound(said)
+        if status == 409:
+            return ActNotDone(said)
         if status < 500 and status != 429:
             return Misused(f"the server says: {said}")
         wait = answer.headers.get("Retry-After", "")

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from agent.wire import KINDS, SEVERITIES
+from ctl.deploy_options import add_deploy_commands
+from ctl.playbook_options import PLAYBOOK, add_playbook_commands
 from ctl.timespan import read_time
 
 DEFAULT_LIMIT, DEFAULT_LIMIT_FOLLOW, MAX_LIMIT = 100, 20, 100_000
@@ -23,10 +25,11 @@ reflexctl shows what reflex-server knows of your hosts: what happened, why, and 
   reflexctl chain 3f9a2b1c                     why it happened, and what came of it
   reflexctl artifact 3f9a2b1c                  what a worker was doing before it was killed
   reflexctl hosts                              is everybody watched, and by which means
+  reflexctl deploy shop                        a release: built beside what serves, switched to, watched
 """
 EXITS = """\
-exit codes: 0 ok, 1 nothing found, 2 wrong usage, 3 the server cannot be reached or fails, 4 not allowed (no token, or a
-wrong one), 130 Ctrl-C. Answers are on stdout, words about the work on stderr.
+exit codes: 0 ok, 1 nothing found, or mistakes in a playbook, 2 wrong usage, 3 the server cannot be reached or fails, 4 not allowed (no token, or a
+wrong one), 5 something was refused or failed, 130 Ctrl-C. Answers are on stdout, words about the work on stderr.
 
 environment: REFLEX_URL (default http://127.0.0.1:8765), REFLEX_TOKEN and REFLEX_TOKEN_FILE go before what `login` keeps in
 ~/.config/reflex/ctl.toml. NO_COLOR switches colours off.
@@ -63,6 +66,17 @@ why not better, and the services with their workers.
 
   reflexctl hosts
   reflexctl hosts --json | jq -r '.hosts[] | select(.state == "silent") | .name'
+"""
+ACT = """\
+Asks a host for one act, waits for its outcome and prints it. docs/actions.md lists the actions with their parameters. What the
+policy of the host does not allow is refused there.
+
+  reflexctl act gunicorn.rotate --service shop-web --dry-run      what it would do
+  reflexctl act gunicorn.recycle_worker --service shop-web --worker 0
+  reflexctl act gunicorn.scale --service shop-web --param by=2
+  reflexctl act celery.cancel_consumer --service shop-tasks --host tasks-1 --param queue=mail
+
+exit code 5: it was refused, or failed; the sentence says why.
 """
 LOGIN = """\
 Asks for an operator token without showing it, tries it, and keeps address and token in ~/.config/reflex/ctl.toml, which
@@ -114,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     artifact = add("artifact", "what a worker was doing before it was killed", ARTIFACT)
     artifact.add_argument("id", metavar="ID", help="an artifact's id, or that of an event that names one")
     _common_options(artifact)
+    _act_options(add("act", "ask a host for one act, and wait for its outcome", ACT))
+    add_playbook_commands(
+        add("playbook", "repairs by themselves: what there is, what it would do, yes and no", PLAYBOOK), _time
+    )
+    add_deploy_commands(add, _common_options)
     _common_options(add("hosts", "every host with its agent, probes and services", HOSTS))
     login = add("login", "keep the server's address and a token", LOGIN)
     login.add_argument(
@@ -147,6 +166,17 @@ def _timeline_options(parser: argparse.ArgumentParser) -> None:
         help=f"at most the N newest (default: {DEFAULT_LIMIT}; {DEFAULT_LIMIT_FOLLOW} with --follow)",
     )
     parser.add_argument("-f", "--follow", action="store_true", help="then print events as they happen, until Ctrl-C")
+    _common_options(parser)
+
+
+def _act_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", metavar="ACTION", help="the action's name, such as gunicorn.recycle_worker")
+    parser.add_argument("--service", help="the service that it is about")
+    parser.add_argument("--worker", type=int, metavar="SLOT", help="the slot of the worker that it is about")
+    parser.add_argument("--host", help="the host, where several run the service")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--wait", type=float, default=600.0, metavar="S", help="how long to wait for the outcome (600)")
     _common_options(parser)
 
 

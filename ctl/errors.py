@@ -2,9 +2,11 @@
 
 CtlError                 one sentence for stderr
 ├── NothingFound    1    the question was fine, and nothing answers it
+├── MistakesFound   1    a playbook cannot be used as it is
 ├── Misused         2    an option, an address or a file is not what it must be
 ├── ServerFailing   3    no answer, or none that can be used
 ├── NotAllowed      4    no token, or one that the server does not take
+├── ActNotDone      5    a host refused an act or could not finish it, or a playbook may not run now
 └── ReaderGone      0    nobody reads stdout any more (`| head`); nothing is said about it
 """
 
@@ -47,6 +49,18 @@ class NotAllowed(CtlError):
     """There is no token, or the server does not take it."""
 
     exit_code = 4
+
+
+class MistakesFound(CtlError):
+    """A playbook cannot be used as it is."""
+
+    exit_code = 1
+
+
+class ActNotDone(CtlError):
+    """A host refused an act, or could not finish it."""
+
+    exit_code = 5
 
 
 class ReaderGone(CtlError):

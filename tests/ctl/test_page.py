@@ -10,7 +10,7 @@ from ctl import errors
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reflexctl.md").read_text()
-COMMANDS = ("timeline", "chain", "artifact", "hosts", "login", "logout")
+COMMANDS = ("timeline", "chain", "artifact", "act", "playbook", "hosts", "login", "logout")
 
 
 def first_cells(heading: str) -> list[str]:
