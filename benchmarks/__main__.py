@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import os
 import sys
+from typing import Any
 
 import aiohttp
 
@@ -14,12 +15,12 @@ from benchmarks.options import PAIRS, WORKERS, Options
 from benchmarks.report import show
 from demo.stage import EXIT_STOPPED, StageError, until_told
 
-BENCHMARKS = ("footprint", "identify", "latency", "overhead")
+BENCHMARKS = ("footprint", "identify", "latency", "overhead", "reflex-time", "shadow-week")
 
 
 def main() -> int:
     """Exit codes: 0 measured, 2 usage, 3 the stage did not come up."""
-    listing = "\n".join(f"  {name:10} {importlib.import_module(f'benchmarks.{name}').TITLE}" for name in BENCHMARKS)
+    listing = "\n".join(f"  {name:11} {_benchmark(name).TITLE}" for name in BENCHMARKS)
     parser = argparse.ArgumentParser(
         prog="reflex bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,7 +42,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print(f"Benchmarks need root: they load BPF programs. Run: sudo ./reflex bench {options.name}", file=sys.stderr)
         return 3
-    benchmark = importlib.import_module(f"benchmarks.{options.name}")
+    benchmark = _benchmark(options.name)
     chosen = Options(quick=options.quick, workers=options.workers, pairs=options.pairs)
     try:
         result = asyncio.run(until_told(benchmark.measure(chosen)))
@@ -52,6 +53,10 @@ def main() -> int:
         return 3
     show(benchmark.TITLE, result, as_json=options.json)
     return 0
+
+
+def _benchmark(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import json
 import os
 import pkgutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,7 +20,7 @@ from demo.queue_of_jobs import Jobs, JobsOptions
 from demo.stage import EXIT_STOPPED, Stage, StageError, until_told
 from demo.traffic import Traffic
 
-STORIES = tuple(sorted(module.name for module in pkgutil.iter_modules(demo.stories.__path__)))
+STORIES = tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(demo.stories.__path__)))
 PAUSE_BETWEEN_S = 20.0
 
 
@@ -39,7 +40,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    stories = "\n".join(f"  {name:9} {_story(name).TITLE}" for name in STORIES)
+    stories = "\n".join(f"  {name:19} {_story(name).TITLE}" for name in STORIES)
     parser = argparse.ArgumentParser(
         prog="reflex demo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,19 +50,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("story", nargs="?", choices=STORIES, help="which story; without one, all of them in turn")
     parser.add_argument("--once", action="store_true", help="play once without a browser, check the chain, and end")
     parser.add_argument("--json", action="store_true", help="with --once: print the chain and the verdicts as JSON")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="with --once and a story: keep the timeline, as gzipped lines of JSON",
+    )
     return parser
 
 
 def _story(name: str) -> Any:
-    return importlib.import_module(f"demo.stories.{name}")
+    return importlib.import_module(f"demo.stories.{name.replace('-', '_')}")
+
+
+def _playbooks(story: Any) -> dict[str, str]:
+    """Playbooks that a story is about, as files."""
+    return {f"{name}.yaml": text for name, text in getattr(story, "PLAYBOOKS", {}).items()}
 
 
 async def _once(options: argparse.Namespace) -> int:
     names = (options.story,) if options.story else STORIES
     results = []
     for name in names:
-        async with Stage(log=_note, agent=_story(name).OPTIONS.agent) as stage:
+        story = _story(name)
+        async with Stage(log=_note, agent=story.OPTIONS.agent, playbooks=_playbooks(story)) as stage:
             results.append(await _play(stage, name))
+            if options.record is not None:
+                _note(f"{await stage.record(options.record)} events are kept in {options.record}")
     for result in results:
         if not options.json:
             _print_result(result)
@@ -72,6 +87,10 @@ async def _once(options: argparse.Namespace) -> int:
 
 async def _play(stage: Stage, name: str) -> dict[str, Any]:
     story = _story(name)
+    if hasattr(story, "play_all"):
+        _note(f"story {name}: {story.TITLE}")
+        whole: dict[str, Any] = await story.play_all(stage)
+        return whole
     traffic = Traffic(await _set_up(stage, story))
     _note(f"story {name}: {story.TITLE}")
     async with traffic:
@@ -82,7 +101,7 @@ async def _play(stage: Stage, name: str) -> dict[str, Any]:
         "story": name,
         "ok": all(verdict.ok for verdict in verdicts),
         "links": [_as_dict(verdict) for verdict in verdicts],
-        "traffic": {"requests": traffic.requests, "failed": traffic.failed},
+        "traffic": stage.figures or {"requests": traffic.requests, "failed": traffic.failed},
         "chain": chain,
     }
 
@@ -119,11 +138,16 @@ async def _show(options: argparse.Namespace) -> int:
     """Plays stories again and again with the page open, until Ctrl-C."""
     names = (options.story,) if options.story else STORIES
     settings = tuple(dict.fromkeys(option for name in names for option in _story(name).OPTIONS.agent))
-    async with Stage(log=_note, agent=settings) as stage:
+    playbooks = {file: text for name in names for file, text in _playbooks(_story(name)).items()}
+    async with Stage(log=_note, agent=settings, playbooks=playbooks) as stage:
         print(f"\nWatch it here (Ctrl-C ends everything):\n  {stage.url}/#token={stage.token}\n", flush=True)
         while True:
             for name in names:
                 story = _story(name)
+                if hasattr(story, "play_all"):
+                    await _play(stage, name)
+                    await stage.end_programs()
+                    continue
                 traffic = Traffic(await _set_up(stage, story))
                 async with traffic:
                     _note(f"story {name}: {story.TITLE}")
@@ -141,6 +165,10 @@ def _print_result(result: dict[str, Any]) -> None:
     for link in result["links"]:
         print(f"  {'ok  ' if link['ok'] else 'MISS'} {link['kind']:18} {link['claim']}\n       {link['found']}")
     traffic = result["traffic"]
+    if "requests" not in traffic:
+        for name, counts in traffic.items():
+            print(f"  {name}: {', '.join(f'{number} {what}' for what, number in counts.items())}")
+        return
     print(f"  meanwhile {traffic['requests']} visits or tasks, {traffic['failed']} of them failed")
 
 

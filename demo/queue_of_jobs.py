@@ -17,14 +17,17 @@ NODE = "shop-jobs"
 PASSWORD = "correct-horse"
 SEND_WITHIN_S = 60.0
 EVENT_WITHIN_S = 150.0
+SETTLED_S = 6.0
+"""Younger tasks than this are nobody's for certain."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobsOptions:
-    """How the jobs are run. `limit_bytes` is the limit of the node's memory cgroup; `agent` are settings of the agent."""
+    """How the jobs are run. `limit_bytes` is the limit of the node's memory cgroup; `supervised`: a supervisor starts it; `agent` are settings of the agent."""
 
     processes: int = 2
     acks_late: bool = False
+    supervised: bool = False
     limit_bytes: int = 512 * 1024 * 1024
     agent: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -76,6 +79,19 @@ class Jobs:
         found: StoredEvent = await self.stage.until(look, f"no {kind}", within_s=EVENT_WITHIN_S)
         return found
 
+    async def until_busy(self, reserved: int) -> None:
+        """Returns once the agent has seen every process with a task, and so many more fetched."""
+
+        async def is_busy() -> bool:
+            status = await self.stage.status()
+            known = [one["celery"] for one in status["services"] if one["name"] == self.service and one["celery"]]
+            return any(
+                one["active_count"] == self._options.processes and (one["reserved"] or 0) >= reserved for one in known
+            )
+
+        await self.stage.until(is_busy, "the node is not busy", within_s=60)
+        await asyncio.sleep(SETTLED_S)
+
     async def make_deaf(self) -> None:
         """Tells the node to consume its queue no more."""
         await self._run("send.py", "--deaf")
@@ -88,9 +104,26 @@ class Jobs:
         celery = [str(demo_python()), "-m", "celery", "-A", "jobs", "worker", "-n", f"{self.service}@%h"]
         celery += ["-c", str(options.processes), "--without-mingle", *options.extra]
         launcher = [sys.executable, str(ROOT / "demo" / "cgroup.py"), str(group.procs), *celery]
+        if options.supervised:
+            launcher = self._supervised(launcher)
         await self.stage.start_program(self.service, launcher, FOLDER, environment=self._environment)
         await self.stage.until(self._all_ready, f"processes of {self.service} do not become ready", within_s=60)
         return group
+
+    def _supervised(self, command: list[str]) -> list[str]:
+        """A real supervisor that starts the node, and does not start it again by itself."""
+        folder = self.stage.folder
+        settings = folder / "supervisord.conf"
+        settings.write_text(
+            f"[unix_http_server]\nfile={folder}/supervisor.sock\n"
+            f"[supervisord]\nnodaemon=true\nlogfile={folder}/supervisord.log\npidfile={folder}/supervisord.pid\n"
+            "[rpcinterface:supervisor]\n"
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            f"[program:{self.service}]\ncommand={' '.join(command).replace('%', '%%')}\ndirectory={FOLDER}\nautorestart=false\n"
+            "startsecs=1\nstopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
+            f"stdout_logfile={folder}/node.log\n"
+        )
+        return [str(demo_python()), "-m", "supervisor.supervisord", "-c", str(settings)]
 
     async def _all_ready(self) -> bool:
         ready = await self.stage.events(service=self.service, kind="worker.ready", host=HOST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import aiohttp
@@ -56,9 +58,16 @@ class ShopOptions:
 class Stage:
     """Use as an async context manager; everything that it starts ends with it."""
 
-    def __init__(self, *, log: Callable[[str], None] = lambda text: None, agent: Sequence[str] = ()) -> None:
-        """`agent` are options of the agent's command line."""
+    def __init__(
+        self,
+        *,
+        log: Callable[[str], None] = lambda text: None,
+        agent: Sequence[str] = (),
+        playbooks: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`agent` are options of the agent's command line, `playbooks` texts by the names of their files."""
         self._log = log
+        self._playbooks = playbooks
         self._agent_options = tuple(agent)
         self._folder = tempfile.TemporaryDirectory(prefix="reflex-demo-")
         self.folder = Path(self._folder.name)
@@ -68,6 +77,9 @@ class Stage:
         self.url = ""
         self.token = ""
         self.service = SERVICE
+        self.figures: dict[str, dict[str, int]] = {}
+        """What a story has counted by itself, by the names of its parts."""
+
         self.shop: asyncio.subprocess.Process | None = None
         self.agent: asyncio.subprocess.Process | None = None
         self.server: asyncio.subprocess.Process | None = None
@@ -89,11 +101,22 @@ class Stage:
             await self._session.close()
         self._folder.cleanup()
 
+    @property
+    def programs(self) -> Sequence[asyncio.subprocess.Process]:
+        """What was started beside the server and the agent, in that order."""
+        return [one for one in self._processes if one not in (self.server, self.agent)]
+
+    @property
+    def playbooks(self) -> Path:
+        """The folder of the operator's playbooks."""
+        return self.folder / "playbooks"
+
     async def start_server(self, port: int = 0) -> None:
         """Starts the server and waits for its ready line; on `port` again after a stop."""
         state = self.folder / "server"
         token_file = self.folder / "token"
         command = ["-m", "server", "run", "--listen", f"127.0.0.1:{port}", "--state", str(state)]
+        command += ["--playbooks", str(self.playbooks), "--channels", str(self.folder / "channels.toml")]
         self.server = await self._spawn("server", command + ["--first-token-file", str(token_file)])
         ready = await self._line(self.server, READY_LINE)
         self.url = ready.removeprefix(READY_LINE).strip()
@@ -101,11 +124,48 @@ class Stage:
 
     async def start_agent(self, *extra: str) -> None:
         """Starts the agent and waits until the server shows it live with its probes."""
-        command = ["-m", "agent", "run", "--server-url", self.url, "--host", HOST]
-        command += ["--host-key-file", str(self._host_key), "--state-dir", str(self.folder / "agent"), *extra]
+        command = [*self._agent_command(), *extra]
         spawned_us = time.time_ns() // 1000
         self.agent = await self._spawn("agent", command)
         await self.until(lambda: self._agent_since(spawned_us), "the agent does not report to the server")
+
+    def _agent_command(self) -> list[str]:
+        command = ["-m", "agent", "run", "--server-url", self.url, "--host", HOST]
+        command += ["--host-key-file", str(self._host_key), "--state-dir", str(self.folder / "agent")]
+        return [*command, "--policy-file", str(self.folder / "policy.toml")]
+
+    async def start_agent_alone(self, *extra: str) -> None:
+        """Starts the agent again while there is no server; waits until it watches."""
+        command = [*self._agent_command(), *extra]
+        self.agent = await self._spawn("agent", command)
+        log, marks = self.folder / "agent.log", b"watching "
+        before = log.read_bytes().count(marks)
+
+        async def watches() -> bool:
+            return log.read_bytes().count(marks) > before
+
+        await self.until(watches, "the agent does not begin to watch")
+
+    async def restart_agent(self) -> None:
+        """Ends the agent in good order and starts it again."""
+        assert self.agent is not None
+        await end(self.agent)
+        await self.start_agent()
+
+    async def kill_agent(self) -> None:
+        """Kills the agent where it stands."""
+        assert self.agent is not None
+        self.agent.kill()
+        await self.agent.wait()
+
+    async def stop_server(self) -> None:
+        """Ends the server; its port is kept in mind."""
+        assert self.server is not None
+        await end(self.server)
+
+    async def start_server_again(self) -> None:
+        """Starts the server where it was."""
+        await self.start_server(int(self.url.rpartition(":")[2]))
 
     async def start_shop(self, options: ShopOptions, *, wait_ready: bool = True) -> MemoryGroup:
         """Starts the shop in a memory cgroup of its own; waits until every worker is ready on the timeline."""
@@ -122,11 +182,14 @@ class Stage:
             "SHOP_FOLDER": str(self.folder),
         }
         environment.pop("PYTHONPATH", None)
+        began_us = time.time_ns() // 1000
         launcher = [sys.executable, str(ROOT / "demo" / "cgroup.py"), str(group.procs), *gunicorn]
         self.shop = await self.start_program(name, launcher, SHOP, environment=environment)
         self.shop_url = f"http://127.0.0.1:{port}"
         if wait_ready:
-            await self.until(lambda: self._all_ready(name, options.workers), f"workers of {name} do not become ready")
+            await self.until(
+                lambda: self._all_ready(name, options.workers, began_us), f"workers of {name} do not become ready"
+            )
         return group
 
     def make_group(self, name: str, limit_bytes: int) -> MemoryGroup:
@@ -168,6 +231,30 @@ class Stage:
             answer.raise_for_status()
             return await answer.json()
 
+    async def status(self) -> Any:
+        """What `reflexd status --json` says on this host."""
+        command = ["-m", "agent", "status", "--json", "--state-dir", str(self.folder / "agent")]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        return json.loads(output)
+
+    async def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the API answers to a change by the operator."""
+        return await self._say("PUT", path, body)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the API answers to a request of the operator."""
+        return await self._say("POST", path, body)
+
+    async def _say(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with self._client().request(method, self.url + path, json=body, headers=headers) as answer:
+            if answer.status >= 400:
+                raise StageError(f"{method} {path}: {answer.status} {await answer.text()}")
+            return await answer.json()
+
     @asynccontextmanager
     async def follow(self, **filters: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """The live stream: events as they become visible, from the moment of entering on."""
@@ -182,6 +269,19 @@ class Stage:
         """Events of the timeline, newest first."""
         found: list[dict[str, Any]] = (await self.get("/v1/timeline", **filters))["events"]
         return found
+
+    async def record(self, file: Path) -> int:
+        """Writes the whole timeline into a file, oldest first, one event a line, compressed; how many there are."""
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await self.get("/v1/timeline", limit="500", **cursor)
+            found += page["events"]
+            if page["next_cursor"] is None:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        await asyncio.to_thread(_write_lines, file, found[::-1])
+        return len(found)
 
     async def until(self, ask: Callable[[], Any], problem: str, *, within_s: float = 20.0) -> Any:
         """The first true answer of the coroutine function `ask`; raises StageError when the time is up."""
@@ -216,6 +316,9 @@ class Stage:
     async def _start(self) -> None:
         self._log("starting a server with its own embedded ClickHouse")
         self._host_key = self.folder / "host-key"
+        self.playbooks.mkdir()
+        for name, text in self._playbooks.items():
+            (self.playbooks / name).write_text(text)
         state = ["--state", str(self.folder / "server")]
         add = await self._spawn(
             "host-key", ["-m", "server", "host-key", "add", HOST, "--out", str(self._host_key), *state]
@@ -252,9 +355,9 @@ class Stage:
         statuses = [host["status"] for host in (await self.get("/v1/hosts"))["hosts"] if host["name"] == HOST]
         return any(status.get("probes") and status["started_us"] >= started_us for status in statuses)
 
-    async def _all_ready(self, name: str, workers: int) -> bool:
+    async def _all_ready(self, name: str, workers: int, since_us: int) -> bool:
         ready = await self.events(service=name, kind="worker.ready", host=HOST)
-        return len({event["worker"]["pid"] for event in ready}) >= workers
+        return len({event["worker"]["pid"] for event in ready if event["ts_us"] >= since_us}) >= workers
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -271,6 +374,11 @@ async def _messages(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
             name = value
         elif field == "data" and name == "timeline":
             yield json.loads(value)
+
+
+def _write_lines(file: Path, events: Sequence[Mapping[str, Any]]) -> None:
+    with gzip.open(file, "wt") as opened:
+        opened.writelines(json.dumps(event, separators=(",", ":")) + "\n" for event in events)
 
 
 async def end(process: asyncio.subprocess.Process, *, grace_s: float = 10.0) -> None:
