@@ -15,6 +15,7 @@ import pytest
 
 from agent.procfs import ProcFs
 from demo.__main__ import STORIES
+from demo.deploying import DeployOptions
 from demo.queue_of_jobs import JobsOptions
 from demo.stage import ROOT, StageError, demo_python
 
@@ -30,7 +31,8 @@ def test_every_link_of_the_story_is_there(story: str) -> None:
         demo_python()
     except StageError as error:
         pytest.skip(str(error))
-    needs_broker = isinstance(importlib.import_module(f"demo.stories.{story}").OPTIONS, JobsOptions)
+    options = importlib.import_module(f"demo.stories.{story.replace('-', '_')}").OPTIONS
+    needs_broker = isinstance(options, JobsOptions | DeployOptions)
     if needs_broker and shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed: ./reflex setup --dev installs it")
     played = subprocess.run(
@@ -43,10 +45,21 @@ def test_every_link_of_the_story_is_there(story: str) -> None:
     assert played.returncode == 0, played.stderr + played.stdout
     result = json.loads(played.stdout)
     assert result["ok"]
+    if isinstance(options, DeployOptions):
+        assert result["traffic"]["v2, good"]["requests"] >= 10_000
+        assert sum(one["failed"] for one in result["traffic"].values()) == 0
+        assert result["tasks"]["ran_once"] == result["tasks"]["sent"] > 100
+        return
     assert result["chain"]["root"] == result["chain"]["events"][0]["id"]
     assert result["chain"]["missing"] == []
     assert len(result["chain"]["links"]) >= len(result["links"]) - 1
-    assert result["traffic"]["requests"] > 0
+    if story == "repair-leak":
+        alone, repaired = result["traffic"]["without the playbook"], result["traffic"]["with it"]
+        assert alone["oom_kills"] >= 1
+        assert repaired["requests"] >= 5_000
+        assert (repaired["failed"], repaired["oom_kills"]) == (0, 0)
+    else:
+        assert result["traffic"]["requests"] > 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the demo loads BPF programs and makes a memory cgroup")

@@ -18,6 +18,7 @@ SHIPPED = ("agent", "server", "playbooks", "ctl")
 UNSHIPPED = ("demo", "benchmarks", "tests", "packaging")
 PURE = re.compile(
     r"agent\.(wire(\..+)?|rollup|deaths|sentences|slots|words|identity|celery\.(values|queue_judges|task_judges|sentences)|kernel\.(layout|records)|actions(\..+)?)"
+    r"|agent\.release\.(gate|choice|layout|words)|server\.pipeline\.(engine|deploys|site)"
     r"|server\.(causes|advisor(\..+)?)|playbooks(\..+)?"
 )
 IMPURE = ("os", "socket", "asyncio", "subprocess", "ctypes", "time")
@@ -37,6 +38,9 @@ INSTALLED_AS = {
 }
 # bcc comes with the distribution's python3, which alone runs the module that imports it.
 OF_THE_DISTRIBUTION = ("bcc",)
+# One file that needs nothing but Python: the users of apps run it.
+KEEPER = "agent.release.keep"
+OTHER_PROGRAMS = ("agent.release.runner", "agent.release.running", KEEPER)
 # server.keys names the tables of server.state when it picks rows for a command; all statements are made in server.state.
 SQLALCHEMY = ("server.state", "server.keys")
 
@@ -103,8 +107,10 @@ def texts(module: Module) -> Iterator[tuple[int, str]]:
 def only_the_wire_is_shared(module: Module) -> Iterator[str]:
     for line, name in imports(module):
         package = name.partition(".")[0]
-        if module.package == "agent" and package in ("server", "playbooks", "ctl"):
-            yield module.says(line, f"imports {name}; the agent imports no other package of Reflex")
+        if module.package == "agent" and package in ("server", "ctl"):
+            yield module.says(line, f"imports {name}; of Reflex the agent may import playbooks only")
+        elif module.name != "agent.reflexes" and module.package == "agent" and package == "playbooks":
+            yield module.says(line, f"imports {name}; playbooks belong to agent/reflexes.py")
         elif module.package != "agent" and package == "agent" and not _is_in(name, "agent.wire"):
             yield module.says(line, f"imports {name}; of the agent it may import agent.wire only")
         elif module.package in ("playbooks", "ctl") and package in SHIPPED and package not in (module.package, "agent"):
@@ -121,7 +127,7 @@ def pure_modules_do_nothing(module: Module) -> Iterator[str]:
 
 
 def ctypes_belongs_to_the_kernel_folder(module: Module) -> Iterator[str]:
-    if not _is_in(module.name, "agent.kernel"):
+    if not _is_in(module.name, "agent.kernel") and module.name != KEEPER:
         for line, name in imports(module):
             if _is_in(name, "ctypes"):
                 yield module.says(line, "imports ctypes, which belongs to agent/kernel")
@@ -129,14 +135,15 @@ def ctypes_belongs_to_the_kernel_folder(module: Module) -> Iterator[str]:
 
 def proc_belongs_to_procfs(module: Module) -> Iterator[str]:
     """agent.settings names the mount point alone, as the default of a setting."""
-    if module.package == "agent" and not _is_in(module.name, "agent.procfs"):
+    if module.package == "agent" and not _is_in(module.name, "agent.procfs") and module.name != KEEPER:
         for line, text in texts(module):
             if re.search(r"/proc(/|$)", text) and not (module.name == "agent.settings" and text == "/proc"):
                 yield module.says(line, f"names {text!r}; /proc belongs to agent/procfs")
 
 
 def acts_belong_to_the_executor(module: Module) -> Iterator[str]:
-    if module.package == "agent" and module.name != "agent.executor":
+    """The runner and the keeper are programs of their own beside the agent."""
+    if module.package == "agent" and module.name not in ("agent.executor", *OTHER_PROGRAMS):
         for line, name in uses(module):
             if SPAWNS.fullmatch(name):
                 yield module.says(line, f"uses {name}; signals and programs belong to agent/executor.py")
@@ -193,8 +200,8 @@ def test_every_package_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
-        ("agent/link.py", "from server.app import build_app", "the agent imports no other package"),
-        ("agent/link.py", "def f():\n    import playbooks.engine", "the agent imports no other package"),
+        ("agent/link.py", "from server.app import build_app", "the agent may import playbooks only"),
+        ("agent/link.py", "def f():\n    import playbooks.engine", "belong to agent/reflexes.py"),
         ("server/app.py", "from agent.rollup import Rollup", "agent.wire only"),
         ("server/app.py", "from agent import __version__", "agent.wire only"),
         ("server/app.py", "import importlib\nimportlib.import_module('agent.spool')", "agent.wire only"),

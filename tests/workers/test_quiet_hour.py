@@ -25,6 +25,9 @@ from tests.workers.requests import visit
 from tests.workers.variants import APP, PROGRAMS
 
 QUIET_S = float(os.environ.get("REFLEX_QUIET_S", "60"))
+RECORD = os.environ.get("REFLEX_RECORD")
+"""A file to keep the timeline in, for benchmarks/recorded."""
+
 EAGER = (
     "--boot-hang-s",
     "20",
@@ -116,6 +119,11 @@ async def test_nothing_of_everyday_life_is_an_alarm(stage: Stage, capsys: pytest
     told = [event for kind in ALARMS for event in await stage.events(kind=kind, limit="500")]
     alarms = [event["text"] for event in told if _is_ours(event["service"], stage, jobs)]
     assert alarms == []
+    repairs = await stage.events(kind="playbook.*", limit="500")
+    repaired = [event["text"] for event in repairs if _is_ours(event["service"], stage, jobs)]
+    assert repaired == [], "nothing that the library of playbooks would have repaired"
+    if RECORD is not None:
+        await stage.record(Path(RECORD))
     lives = len(await stage.events(kind="worker.exited", limit="500"))
     checks = await _checks(stage)
     assert requests > 100
