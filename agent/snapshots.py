@@ -7,9 +7,9 @@ import gzip
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ APART_S = 60.0
 PER_HOST, PER_HOST_S = 20, 600.0
 MOST_FILES = 64
 MOST_PARTS = 20
+MOST_CONNECTIONS = 50
 MOST_SMAPS_BYTES = 4 << 30
 """Of a larger process the map is not read: the kernel walks a page table entry for each 4 KiB and holds a lock meanwhile."""
 
@@ -82,6 +83,8 @@ class Snapshots:
         found = await self._stacks.of(worker.ref.pid, worker.ref.start_ticks)
         stacked_s = time.monotonic()
         memory, parts = await asyncio.to_thread(self._memory, worker, room, now_s)
+        mapped_s = time.monotonic()
+        sockets = await asyncio.to_thread(self._sockets, worker)
         content = {
             "why": why,
             "threads": [_told(thread) for thread in found.threads] if isinstance(found, Stack) else None,
@@ -90,10 +93,12 @@ class Snapshots:
             if room is None
             else {"of": room.words, "bytes": room.limit_bytes, "used_bytes": room.usage_bytes},
             **memory,
+            "sockets": sockets,
             "not_had": NOT_HAD,
             "took": {
                 "stacks_ms": round((stacked_s - began_s) * 1000, 1),
-                "memory_ms": round((time.monotonic() - stacked_s) * 1000, 1),
+                "memory_ms": round((mapped_s - stacked_s) * 1000, 1),
+                "sockets_ms": round((time.monotonic() - mapped_s) * 1000, 1),
             },
         }
         artifact = snapshot_artifact(name, ts_us, worker, content)
@@ -131,6 +136,20 @@ class Snapshots:
                 del self._earlier[next(iter(self._earlier))]
         parts = () if found is None else found.parts
         return document, "\n".join(f"{one.rss_bytes / 1048576:9.1f} MiB  {one.name}" for one in parts)
+
+    def _sockets(self, worker: Worker) -> dict[str, Any] | None:
+        """Whom the process is connected to; None when it is gone, or another one by then."""
+        pid = worker.ref.pid
+        held, found = self._procfs.sockets(pid), self._procfs.connections(pid)
+        if self._procfs.start_ticks(pid) != worker.ref.start_ticks:
+            return None
+        kept = sorted(found, key=lambda one: (one.far, one.own))[:MOST_CONNECTIONS]
+        return {
+            "open": len(held),
+            "by_state": Counter(one.state for one in found),
+            "connections": [asdict(one) for one in kept],
+            "connections_left_out": len(found) - len(kept),
+        }
 
     def _growth(self, worker: Worker, found: MemoryMap, now_s: float) -> dict[str, Any] | None:
         """What grew since an earlier snapshot of the same process, and the trend that its readings show, if there are any."""

@@ -51,7 +51,8 @@ def draw(answer: Mapping[str, Any], screen: Screen) -> Iterator[str]:
             yield f"  {_size(part.get('rss_bytes')):>11}  {_said(part, 'kind'):12}  {_said(part, 'name')}"
     elif content.get("no_memory_because"):
         yield f"no memory map: {_said(content, 'no_memory_because')}"
-    for name in ("memory", "process", "cgroup", "limit", "growth", "took"):
+    yield from _connections(content, screen)
+    for name in ("memory", "process", "cgroup", "limit", "sockets", "growth", "took"):
         for path, value in _numbers(name, content.get(name)):
             yield f"  {path}: {value}"
     not_had = content.get("not_had")
@@ -76,6 +77,17 @@ def _threads(content: Mapping[str, Any], screen: Screen) -> Iterator[str]:
         if thread.get("calls_left_out"):
             yield f"  and {thread['calls_left_out']} outer calls that did not fit"
         yield ""
+
+
+def _connections(content: Mapping[str, Any], screen: Screen) -> Iterator[str]:
+    sockets = content.get("sockets")
+    found = list(_list(sockets.get("connections"))) if isinstance(sockets, dict) else []
+    if found:
+        yield screen.paint("connections", "bold")
+    for one in found:
+        waits = [f"{_size(one[key])} {key[:6]}" for key in ("unread_bytes", "unsent_bytes") if one.get(key)]
+        line = f"  {_said(one, 'state'):12}  {_said(one, 'own')} -> {_said(one, 'far')}"
+        yield ", ".join([line, *waits])
 
 
 def _numbers(name: str, value: object) -> Iterator[tuple[str, str]]:

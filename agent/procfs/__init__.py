@@ -21,6 +21,7 @@ from agent.procfs.reader import ProcFs
 from agent.procfs.values import (
     PAGE_BYTES,
     TICKS_PER_SECOND,
+    Connection,
     Listener,
     OomCount,
     OpenFile,
@@ -34,6 +35,7 @@ from agent.procfs.values import (
 __all__ = [
     "PAGE_BYTES",
     "TICKS_PER_SECOND",
+    "Connection",
     "Listener",
     "MemoryCgroups",
     "OomCount",

@@ -11,11 +11,36 @@ from pathlib import Path
 from agent.procfs.addresses import plain_ipv4, tcp_address
 from agent.procfs.cgroups import MemoryCgroups
 from agent.procfs.text import GONE, text_of
-from agent.procfs.values import PAGE_BYTES, TICKS_PER_SECOND, Listener, OpenFile, Peer, Process, Remains, Shares, Usage
+from agent.procfs.values import (
+    PAGE_BYTES,
+    TICKS_PER_SECOND,
+    Connection,
+    Listener,
+    OpenFile,
+    Peer,
+    Process,
+    Remains,
+    Shares,
+    Usage,
+)
 
 _NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 _TCP_LISTEN = "0A"
-_TCP_ESTABLISHED = "01"
+_TCP_STATES = {
+    "01": "established",
+    "02": "syn-sent",
+    "03": "syn-recv",
+    "04": "fin-wait-1",
+    "05": "fin-wait-2",
+    "06": "time-wait",
+    "07": "closed",
+    "08": "close-wait",
+    "09": "last-ack",
+    "0B": "closing",
+    "0C": "syn-recv",
+}
+"""The kernel's numbers in include/net/tcp_states.h, by the names that ss prints."""
+
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
 _DEAD_STATES = frozenset("ZXx")
 _AWAITED_INODE = re.compile(r" ino:([0-9a-f]+) ")
@@ -282,12 +307,18 @@ class ProcFs:
 
     def peers(self, pid: int) -> tuple[Peer, ...]:
         """The process's established TCP connections. As dear as `listening`: ask seldom."""
+        return tuple(Peer(one.own, one.far) for one in self.connections(pid) if one.state == "established")
+
+    def connections(self, pid: int) -> tuple[Connection, ...]:
+        """The TCP sockets that the process holds open and that do not listen. As dear as `listening`: ask seldom."""
         held = self.sockets(pid)
+        if not held:
+            return ()
         lines = (line.split() for name in ("tcp", "tcp6") for line in self._read(pid, f"net/{name}").splitlines()[1:])
         return tuple(
-            Peer(plain_ipv4(tcp_address(fields[1])), plain_ipv4(tcp_address(fields[2])))
+            _connection(fields)
             for fields in lines
-            if len(fields) > 9 and fields[3] == _TCP_ESTABLISHED and int(fields[9]) in held
+            if len(fields) > 9 and fields[3] != _TCP_LISTEN and int(fields[9]) in held
         )
 
     def inner_pid(self, pid: int, tid: int | None = None) -> int | None:
@@ -371,6 +402,18 @@ class ProcFs:
             fields = line.split(maxsplit=7)
             if len(fields) >= 7 and int(fields[3], 16) & _UNIX_LISTENS:
                 yield Listener(int(fields[6]), f"unix {fields[7] if len(fields) > 7 else '(unnamed)'}")
+
+
+def _connection(fields: list[str]) -> Connection:
+    """A line of /proc/net/tcp: slot, both addresses, state, `unsent:unread` in hex, ..."""
+    unsent, _, unread = fields[4].partition(":")
+    return Connection(
+        plain_ipv4(tcp_address(fields[1])),
+        plain_ipv4(tcp_address(fields[2])),
+        _TCP_STATES.get(fields[3], fields[3]),
+        int(unsent, 16),
+        int(unread, 16),
+    )
 
 
 def _unescaped(word: str) -> str:

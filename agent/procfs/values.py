@@ -57,6 +57,17 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Connection:
+    """A TCP socket that does not listen, with the state's name as ss prints it, and the bytes that wait in it."""
+
+    own: str
+    far: str
+    state: str
+    unsent_bytes: int
+    unread_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a process has used: CPU time since its start in ns, resident memory in bytes."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,24 @@ def test_a_real_process_and_what_it_maps() -> None:
     assert figures["threads"] >= 1
     assert figures["open_files"] >= 3
     assert PROCFS.figures(2**22 + 1) == {}
+
+
+def test_whom_a_real_process_is_connected_to_and_what_waits_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        own, _ = listener.accept()
+        with own, far:
+            far.sendall(b"seven b")
+            own.recv(1, socket.MSG_PEEK)
+            port = listener.getsockname()[1]
+            (found,) = [one for one in PROCFS.connections(os.getpid()) if one.own == f"127.0.0.1:{port}"]
+            assert (found.state, found.unread_bytes, found.unsent_bytes) == ("established", 7, 0)
+            assert found.far == f"127.0.0.1:{far.getsockname()[1]}"
+            far.close()
+            assert (own.recv(7), own.recv(1)) == (b"seven b", b"")
+            (found,) = [one for one in PROCFS.connections(os.getpid()) if one.own == f"127.0.0.1:{port}"]
+            assert found.state == "close-wait"
+    assert PROCFS.connections(2**22 + 1) == ()
 
 
 def test_what_does_not_fit_is_cut_and_counted() -> None:

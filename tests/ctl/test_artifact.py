@@ -25,6 +25,19 @@ CONTENT = {
         "largest": [{"name": "[heap]", "kind": "heap", "rss_bytes": 6254592}],
     },
     "process": {"open_files": 8},
+    "sockets": {
+        "open": 2,
+        "by_state": {"close-wait": 1},
+        "connections": [
+            {
+                "own": "10.0.0.2:4001",
+                "far": "10.0.0.9:5432",
+                "state": "close-wait",
+                "unsent_bytes": 0,
+                "unread_bytes": 2048,
+            }
+        ],
+    },
     "not_had": ["which line of code allocated"],
 }
 
@@ -67,6 +80,8 @@ def test_by_its_own_id_and_by_that_of_an_event_that_names_it(ctl: Any, snapshot:
     assert "  and 3 outer calls that did not fit" in lines
     assert "      6.0 MiB  heap          [heap]" in lines[8:]
     assert "  process.open_files: 8" in lines
+    assert "  close-wait    10.0.0.2:4001 -> 10.0.0.9:5432, 2.0 KiB unread" in lines
+    assert "  sockets.by_state.close-wait: 1" in lines
     assert lines[-1] == "cannot be had from outside: which line of code allocated"
 
 

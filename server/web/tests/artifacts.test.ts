@@ -15,6 +15,11 @@ describe("readSnapshot", () => {
         },
         process: { open_files: 8 },
         cgroup: { anon_bytes: 5 },
+        sockets: {
+          open: 3,
+          connections: [{ own: "10.0.0.2:4001", far: "10.0.0.9:5432", state: "close-wait", unread_bytes: 7 }, 7],
+          connections_left_out: 4,
+        },
         took: { stacks_ms: 40.2 },
         not_had: ["allocation sites"],
       },
@@ -27,6 +32,11 @@ describe("readSnapshot", () => {
       calls: ["report (shop/app.py:40)"],
       callsLeftOut: 0,
     });
+    expect(snapshot.connections).toEqual([
+      { own: "10.0.0.2:4001", far: "10.0.0.9:5432", state: "close-wait", unread: 7, unsent: 0 },
+      { own: "", far: "", state: "", unread: 0, unsent: 0 },
+    ]);
+    expect(snapshot.connectionsLeftOut).toBe(4);
     expect(snapshot.kinds).toEqual({ heap: 6 });
     expect(snapshot.numbers).toEqual({ rss_bytes: 10, open_files: 8, cgroup_anon_bytes: 5, look_stacks_ms: 40.2 });
   });

@@ -21,6 +21,16 @@ export interface SnapshotPart {
   rss_bytes: number;
 }
 
+export interface SnapshotConnection {
+  own: string;
+  far: string;
+  state: string;
+  /** Bytes that have come and that the process has not read. */
+  unread: number;
+  /** Bytes that the far end has not taken yet. */
+  unsent: number;
+}
+
 export interface Snapshot {
   id: string;
   why: string;
@@ -31,6 +41,8 @@ export interface Snapshot {
   kinds: Record<string, number> | null;
   noMemory: string;
   largest: SnapshotPart[];
+  connections: SnapshotConnection[];
+  connectionsLeftOut: number;
   /** Numbers of the process, its cgroup and the look itself, by name. */
   numbers: Record<string, number>;
   notHad: string[];
@@ -40,6 +52,7 @@ export function readSnapshot(answer: unknown): Snapshot {
   const { id, content: value } = record(answer);
   const content = record(value);
   const memory = record(content.memory);
+  const sockets = record(content.sockets);
   const took = record(content.took);
   return {
     id: text(id),
@@ -49,6 +62,8 @@ export function readSnapshot(answer: unknown): Snapshot {
     kinds: "bytes_by_kind" in memory ? numbers(memory.bytes_by_kind) : null,
     noMemory: text(content.no_memory_because),
     largest: list(memory.largest).map(readPart),
+    connections: list(sockets.connections).map(readConnection),
+    connectionsLeftOut: number(sockets.connections_left_out) ?? 0,
     numbers: {
       ...numbers(memory),
       ...numbers(content.process),
@@ -68,6 +83,17 @@ function readThread(value: unknown): SnapshotThread {
     gil: thread.has_gil === true,
     calls: list(thread.calls).map(text).filter(Boolean),
     callsLeftOut: number(thread.calls_left_out) ?? 0,
+  };
+}
+
+function readConnection(value: unknown): SnapshotConnection {
+  const one = record(value);
+  return {
+    own: text(one.own),
+    far: text(one.far),
+    state: text(one.state),
+    unread: number(one.unread_bytes) ?? 0,
+    unsent: number(one.unsent_bytes) ?? 0,
   };
 }
 

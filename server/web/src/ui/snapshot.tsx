@@ -1,6 +1,6 @@
 /** The snapshot that an event names: opened on demand, with the calls of each thread and what the memory held. */
 import { useEffect, useState } from "preact/hooks";
-import type { Snapshot, SnapshotThread } from "../api/artifacts";
+import type { Snapshot, SnapshotConnection, SnapshotThread } from "../api/artifacts";
 import { ApiError, fetchSnapshot } from "../api/client";
 import { facts } from "../model/facts";
 import { exactBytes, size } from "../model/units";
@@ -23,7 +23,7 @@ export function SnapshotReader({ id }: { id: string }) {
   }, [open, id]);
   return (
     <details class="snapshot" onToggle={(toggle) => setOpen((toggle.currentTarget as HTMLDetailsElement).open)}>
-      <summary>Snapshot of the process: stacks and memory</summary>
+      <summary>Snapshot of the process: stacks, memory, connections</summary>
       <div aria-live="polite">
         {open && loaded === null && <p class="dim">Loading…</p>}
         {typeof loaded === "string" && <p class="notice">{loaded}</p>}
@@ -45,7 +45,7 @@ async function load(id: string, signal: AbortSignal): Promise<Loaded> {
 }
 
 function SnapshotView({ snapshot }: { snapshot: Snapshot }) {
-  const { threads, kinds, largest } = snapshot;
+  const { threads, kinds, largest, connections } = snapshot;
   return (
     <div class="snapshot-body">
       <p>
@@ -73,6 +73,29 @@ function SnapshotView({ snapshot }: { snapshot: Snapshot }) {
           </tbody>
         </table>
       )}
+      {connections.length > 0 && (
+        <table class="parts">
+          <caption>TCP connections</caption>
+          <tbody>
+            {connections.map((one) => (
+              <tr key={`${one.own} ${one.far}`}>
+                <td>{one.state}</td>
+                <td class="dim">{waiting(one)}</td>
+                <td class="mono">
+                  {one.own} → {one.far}
+                </td>
+              </tr>
+            ))}
+            {snapshot.connectionsLeftOut > 0 && (
+              <tr>
+                <td />
+                <td />
+                <td class="dim">and {snapshot.connectionsLeftOut} more</td>
+              </tr>
+            )}
+          </tbody>
+        </table>
+      )}
       <dl class="facts">
         {facts(snapshot.numbers).map((fact) => (
           <div key={fact.name}>
@@ -88,6 +111,12 @@ function SnapshotView({ snapshot }: { snapshot: Snapshot }) {
       ))}
     </div>
   );
+}
+
+function waiting(one: SnapshotConnection): string {
+  return [one.unread > 0 && `${size(one.unread)} unread`, one.unsent > 0 && `${size(one.unsent)} unsent`]
+    .filter(Boolean)
+    .join(", ");
 }
 
 function ThreadView({ thread, open }: { thread: SnapshotThread; open: boolean }) {
