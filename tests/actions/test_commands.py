@@ -169,7 +169,7 @@ async def test_a_process_of_no_service_is_not_acted_upon(host: Host) -> None:
 async def test_a_master_that_is_younger_than_the_command_is_not_acted_upon(host: Host) -> None:
     command = host.command(action="gunicorn.rotate", params={}, target=None)
     began_us = Clock().boot_to_us(host.target.start_ticks * 10_000_000)
-    refused = await host.take(replace(command, issued_us=began_us - 1_000, expires_us=began_us + 60_000_000))
+    refused = await host.take(replace(command, issued_us=began_us - 50_000, expires_us=began_us + 60_000_000))
     assert refused.attrs["reason"] == "stale", refused.text
     assert "another master" in refused.text
 
