@@ -39,8 +39,8 @@ from agent.wire.app import Jobs, Web
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
 
-LINKS = 'ln -sfnT "$1" "$2.new" && mv -fT "$2.new" "$2"'
-"""For sh: makes a link in one step, whatever was there."""
+LINKS = 'while [ $# -gt 1 ]; do ln -sfnT "$1" "$2.new" && mv -fT "$2.new" "$2" || exit; shift 2; done'
+"""For sh: makes links, given as pairs of target and link, each in one step, whatever was there."""
 
 
 @dataclass(slots=True)
@@ -151,15 +151,17 @@ class Switch:
 
     async def _link(self, release: str) -> None:
         layout = self._layout
-        environment = {"PATH": SYSTEM_PATH}
-        links = ["sh", "-c", LINKS, "sh"]
-        variables = "current/.environment"
-        for target, link in ((f"releases/{release}", layout.current), (variables, layout.environment)):
-            done = await self._runner.run(
-                [*links, target, link], layout.folder, environment, seconds=SHORT_S, is_modest=False, on_line=self._say
-            )
-            if done.code != 0:
-                raise ReleaseFailed("switch", f"{link} could not be set: {' '.join(done.last)[:300]}")
+        pairs = (f"releases/{release}", layout.current, "current/.environment", layout.environment)
+        done = await self._runner.run(
+            ["sh", "-c", LINKS, "sh", *pairs],
+            layout.folder,
+            {"PATH": SYSTEM_PATH},
+            seconds=SHORT_S,
+            is_modest=False,
+            on_line=self._say,
+        )
+        if done.code != 0:
+            raise ReleaseFailed("switch", f"{layout.current} could not be set: {' '.join(done.last)[:300]}")
 
     # Services that answer requests.
 
