@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.clock import Clock
-from agent.procfs import ProcFs
+from agent.procfs import OpenFile, ProcFs
 from agent.service import Service, Worker
 from agent.workers import gunicorn
 
@@ -15,17 +15,27 @@ class HeartbeatFiles:
         self._procfs = procfs
         self._clock = clock
 
-    def of_new_worker(self, service: Service, pid: int) -> int | None:
-        """Inode of a heartbeat file that this process shares with its master and no other worker has.
+    def of_new_worker(self, service: Service, pid: int, forked_ns: int) -> int | None:
+        """Inode of a heartbeat file that this process, forked at `forked_ns` of the boot clock, shares with its master only.
 
-        A new master, which an old one forks (USR2), holds files of its own workers only.
+        A new master, which an old one forks (USR2), holds files of its own workers only. A worker that was killed and
+        that its master has not reaped yet leaves its file open: one that beat before the fork is somebody else's.
         """
         others = frozenset(w.heartbeat_inode for w in service.workers.values() if w.heartbeat_inode is not None)
-        own = gunicorn.heartbeat(self._procfs.open_files(pid, gunicorn.HEARTBEAT_MARK), others)
+        files = self._procfs.open_files(pid, gunicorn.HEARTBEAT_MARK)
+        forked_us = self._clock.boot_to_us(forked_ns)
+        fresh = [file for file in files if (beat_us := self._beat_us(file)) is None or beat_us >= forked_us]
+        own = gunicorn.heartbeat(fresh, others)
         if own is None:
             return None
         shared = {file.inode for file in self._procfs.open_files(service.master_pid, gunicorn.HEARTBEAT_MARK)}
         return own.inode if own.inode in shared else None
+
+    def _beat_us(self, file: OpenFile) -> int | None:
+        beat_ns = gunicorn.last_beat_ns(
+            file, uptime_ns=self._clock.monotonic_ns(), wall_offset_ns=self._clock.monotonic_to_wall_ns
+        )
+        return None if beat_ns is None else self._clock.monotonic_to_us(beat_ns)
 
     def heartbeat_age_s(self, worker: Worker) -> float | None:
         """How long ago a worker last said that it is alive; None for one without a heartbeat, or before its first."""

@@ -335,7 +335,7 @@ class Watcher:
         service, fork = one.service, one.fork
         inode = None
         if service.kind == gunicorn.KIND:
-            inode = self.heartbeats.of_new_worker(service, pid)
+            inode = self.heartbeats.of_new_worker(service, pid, fork.at_ns)
             what = Child.UNKNOWN if inode is None else Child.WORKER
         else:
             what = KINDS[service.kind].child(self._looks, pid, one.argv, service.settings)
