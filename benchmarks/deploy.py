@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.deploys.clients import A_SECOND, Clients
-from benchmarks.deploys.counting import GOALS, Span, Turn, cells, goals_met, order_of, serves, summary
+from benchmarks.deploys.counting import GOALS, Span, Turn, cells, goals_met, last_version, order_of, serves, summary
 from benchmarks.deploys.ground import IMPORT_CPU_S, IMPORT_S, WORKERS, Ground
 from benchmarks.deploys.ways import HUP, RESTART, Ansible, Reflex, Way
 from benchmarks.options import Options
@@ -84,21 +84,16 @@ async def _turn(ground: Ground, way: Way, releases: _Releases) -> dict[str, obje
 
 
 async def _deployed(clients: Clients, way: Way, releases: _Releases) -> Turn:
-    def is_served(now_s: float) -> bool:
-        return serves(clients.answers, releases.version, now_s, a_second=A_SECOND)
-
     calm_s = time.monotonic()
     await asyncio.sleep(CALM_S)
     good = await way.deploy(releases.good)
-    await clients.until(is_served, SERVES_WITHIN_S)
+    await clients.until(lambda now_s: _serves(clients, releases.version, now_s), SERVES_WITHIN_S)
     await asyncio.sleep(AFTER_S)
-    good_span = Span(good.began_s, time.monotonic())
+    good_span, served = Span(good.began_s, time.monotonic()), last_version(clients.answers)
     broken = await way.deploy(releases.broken)
-    recovered_by = "nobody had to"
-    if not is_served(time.monotonic()):
-        await way.redeploy(releases.good)
-        restored = await clients.until(is_served, RESTORED_WITHIN_S)
-        recovered_by = way.redeploy_words if restored else f"nothing within {RESTORED_WITHIN_S:g} s"
+    recovered_by = (
+        "nobody had to" if _serves(clients, served, time.monotonic()) else await _restored(clients, way, releases)
+    )
     return Turn(
         calm=Span(calm_s, good.began_s),
         good=good_span,
@@ -108,3 +103,14 @@ async def _deployed(clients: Clients, way: Way, releases: _Releases) -> Turn:
         recovered_by=recovered_by,
         version=releases.version,
     )
+
+
+async def _restored(clients: Clients, way: Way, releases: _Releases) -> str:
+    """Deploys the good release once more; what brought the service back."""
+    await way.redeploy(releases.good)
+    is_back = await clients.until(lambda now_s: _serves(clients, releases.version, now_s), RESTORED_WITHIN_S)
+    return way.redeploy_words if is_back else f"nothing within {RESTORED_WITHIN_S:g} s of {way.redeploy_words}"
+
+
+def _serves(clients: Clients, version: str | None, now_s: float) -> bool:
+    return version is not None and serves(clients.answers, version, now_s, a_second=A_SECOND)

@@ -33,8 +33,9 @@ class Clients:
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.deploys.clients", str(self._port), cwd=ROOT, stdin=pipe, stdout=pipe
-        )
+            sys.executable, "-m", "benchmarks.deploys.clients", str(self._port), cwd=ROOT, stdin=pipe, stdout=pipe,
+            start_new_session=True,
+        )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
         return self
 

@@ -69,6 +69,12 @@ def serves(answers: Sequence[Answer], version: str, now_s: float, *, a_second: f
     return len(lately) >= a_second * SETTLED_S * LEAST_SHARE and all(one.version == version for one in lately)
 
 
+def last_version(answers: Sequence[Answer]) -> str | None:
+    """What the latest good answer said; None without one."""
+    good = [one for one in answers if one.version is not None]
+    return max(good, key=lambda one: one.ended_s).version if good else None
+
+
 def first_alone_s(answers: Sequence[Answer], version: str, span: Span) -> float | None:
     """After how long this version, and nothing else, answered; None if something else did until the end."""
     ended = sorted((one for one in answers if span.began_s <= one.ended_s <= span.ended_s), key=lambda one: one.ended_s)
@@ -89,7 +95,7 @@ def down_s(answers: Sequence[Answer], span: Span) -> float:
 def cells(turn: Turn, answers: Sequence[Answer]) -> dict[str, object]:
     """The figures of one turn."""
     calm, good, broken = (_begun_in(answers, span) for span in (turn.calm, turn.good, turn.broken))
-    last = [one for one in good if one.version is not None][-1:]
+    served = last_version(good)
     wall_s = first_alone_s(answers, turn.version, turn.good)
     return {
         "requests": len(good),
@@ -98,7 +104,7 @@ def cells(turn: Turn, answers: Sequence[Answer]) -> dict[str, object]:
         "p99_ms": _ms(percentile([one.took_s for one in good], 99)),
         "wall_s": None if wall_s is None else round(wall_s, 2),
         "exit_code": turn.good_code,
-        "served_after": "nothing" if not last else "new" if last[0].version == turn.version else "old",
+        "served_after": "nothing" if served is None else "new" if served == turn.version else "old",
         "broken_down_s": round(down_s(answers, turn.broken), 2),
         "broken_requests": len(broken),
         "broken_failed_requests": _failed(broken),
@@ -142,7 +148,7 @@ def order_of(ways: Sequence[str], number: int) -> list[str]:
 
 
 def _begun_in(answers: Sequence[Answer], span: Span) -> list[Answer]:
-    begun = [one for one in answers if span.began_s <= one.began_s <= span.ended_s]
+    begun = [one for one in answers if span.began_s <= one.began_s < span.ended_s]
     return sorted(begun, key=lambda one: one.began_s)
 
 

@@ -62,7 +62,8 @@ class Ground:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self.folder = Path(tempfile.mkdtemp(prefix="reflex-bench-deploy-"))
+        self._own = tempfile.TemporaryDirectory(prefix="reflex-bench-deploy-", ignore_cleanup_errors=True)
+        self.folder = Path(self._own.name)
         self.folder.chmod(0o755)
         self.repository = self.folder / "market.git"
         config = str(self.folder / "supervisord.conf")
@@ -92,7 +93,7 @@ class Ground:
 
     async def __aexit__(self, *_: object) -> None:
         await end(self._supervisord, grace_s=STOP_S)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own.cleanup()
 
     def commit(self, version: str, *, breaks: bool = False) -> str:
         """A new version on main, which cannot be imported if it `breaks`; its commit."""

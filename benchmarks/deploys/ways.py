@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from agent.release.words import SYSTEM_PATH
 from benchmarks.deploys.ground import WORKERS, Ground, Site
 from demo.deploying import USER
-from demo.stage import HOST, ROOT, Stage, StageError
+from demo.stage import HOST, ROOT, Stage, StageError, end
 
 PLAYBOOKS = Path(__file__).parent
 RESTART, HUP = PLAYBOOKS / "restart.yml", PLAYBOOKS / "hup.yml"
@@ -179,8 +179,11 @@ async def _run(command: Sequence[str], own: Mapping[str, str]) -> Done:
     began_s = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env={**os.environ, **own}, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        await end(process)
     last = "\n".join(output.decode(errors="replace").splitlines()[-LAST_LINES:])
     return Done(began_s, time.monotonic(), process.returncode or 0, last)
