@@ -234,7 +234,7 @@ install_ansible() {
     "$ANSIBLE_VENV/bin/python" -m pip install --requirement benchmarks/deploys/requirements.txt
 }
 
-# They are unpacked and not installed: as packages they would start services of their own.
+# Packages of the distribution are unpacked and not installed: they would start services of their own.
 set_up_bench_tools() {
     local -a packages=()
     mapfile -t packages < <(missing_bench_packages "$@")
