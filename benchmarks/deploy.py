@@ -20,7 +20,7 @@ from benchmarks.deploys.ways import HUP, RESTART, Ansible, Reflex, Way
 from benchmarks.options import Options
 from demo.stage import Stage
 
-TITLE = "deploys under traffic by Reflex, Ansible with a restart, and Ansible with a HUP: failed requests, latency, time, and time down"
+TITLE = "failed requests, latency, time and downtime of deploys by Reflex, Ansible and restart, Ansible and HUP"
 CALM_S, AFTER_S = 5.0, 3.0
 SERVES_WITHIN_S = 30.0
 RESTORED_WITHIN_S = 60.0

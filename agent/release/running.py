@@ -19,16 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.procfs import OWN_SESSION
 from agent.release.job import Job, JobRefused, read_job
 
 MOST_REQUEST_BYTES = 1024 * 1024
 MOST_LINE_CHARS = 2_000
 GRACE_S = 5.0
 _PIECE_BYTES = 64 * 1024
-_LAST_OF_SESSIONS = """\
+_LAST_OF_SESSIONS = f"""\
 for _ in 1 2 3; do
-    [ -w /proc/self/autogroup ] || break
-    echo 10 2>/dev/null >/proc/self/autogroup && break
+    [ -w {OWN_SESSION} ] || break
+    echo 10 2>/dev/null >{OWN_SESSION} && break
     sleep 0.1
 done
 exec "$@"
