@@ -11,25 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from demo.deploying import SOURCES, USER
+from demo.deploying import SOURCES, SUPERVISORD, USER
 from demo.stage import ROOT, Stage, StageError, demo_python, end, free_port
 
 WORKERS = 4
 IMPORT_S, IMPORT_CPU_S = 1.5, 0.5
 STOP_S = 40.0
-
-SUPERVISOR = """\
-[unix_http_server]
-file={folder}/supervisor.sock
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-[supervisorctl]
-serverurl=unix://{folder}/supervisor.sock
-[supervisord]
-logfile={folder}/supervisord.log
-pidfile={folder}/supervisord.pid
-nodaemon=true
-"""
 
 PROGRAM = """\
 [program:{service}]
@@ -136,7 +123,7 @@ class Ground:
             )
             for site in self.sites.values()
         )  # fmt: skip
-        return SUPERVISOR.format(folder=self.folder) + "".join(programs)
+        return SUPERVISORD.format(folder=self.folder) + "".join(programs)
 
     def _git(self, *words: str) -> str:
         done = subprocess.run(["git", *words], cwd=self.repository, capture_output=True, text=True, check=True)

@@ -23,6 +23,7 @@ RESTART, HUP = PLAYBOOKS / "restart.yml", PLAYBOOKS / "hup.yml"
 APP = "market"
 LAST_LINES = 20
 SEEN_WITHIN_S = 60.0
+ENDS_WITHIN_S = 600.0
 
 FILE = """\
 app: market
@@ -182,7 +183,9 @@ async def _run(command: Sequence[str], own: Mapping[str, str]) -> Done:
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
-        output, _ = await process.communicate()
+        output, _ = await asyncio.wait_for(process.communicate(), ENDS_WITHIN_S)
+    except TimeoutError:
+        raise StageError(f"{' '.join(command[:4])} … did not end within {ENDS_WITHIN_S:g} s") from None
     finally:
         await end(process)
     last = "\n".join(output.decode(errors="replace").splitlines()[-LAST_LINES:])
