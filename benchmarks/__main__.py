@@ -11,11 +11,11 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.options import PAIRS, WORKERS, Options
+from benchmarks.options import PAIRS, ROUNDS, WORKERS, Options
 from benchmarks.report import show
 from demo.stage import EXIT_STOPPED, StageError, until_told
 
-BENCHMARKS = ("footprint", "identify", "latency", "overhead", "reflex-time", "shadow-week")
+BENCHMARKS = ("deploy", "footprint", "identify", "latency", "overhead", "reflex-time", "shadow-week")
 
 
 def main() -> int:
@@ -36,14 +36,19 @@ def main() -> int:
     parser.add_argument(
         "--pairs", type=int, default=PAIRS, metavar="N", help="overhead: how many pairs of rounds, off and on"
     )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help="deploy: how many rounds each way of deploying plays"
+    )
     options = parser.parse_args()
-    if options.workers < 1 or options.pairs < 2:
-        parser.error(f"needs 1 worker and 2 pairs or more, not {options.workers} and {options.pairs}")
+    if options.workers < 1 or options.pairs < 2 or options.rounds < 1:
+        parser.error(
+            f"needs 1 worker, 2 pairs and 1 round or more, not {options.workers}, {options.pairs} and {options.rounds}"
+        )
     if os.geteuid() != 0:
         print(f"Benchmarks need root: they load BPF programs. Run: sudo ./reflex bench {options.name}", file=sys.stderr)
         return 3
     benchmark = _benchmark(options.name)
-    chosen = Options(quick=options.quick, workers=options.workers, pairs=options.pairs)
+    chosen = Options(quick=options.quick, workers=options.workers, pairs=options.pairs, rounds=options.rounds)
     try:
         result = asyncio.run(until_told(benchmark.measure(chosen)))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 WORKERS = 200
 PAIRS = 15
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`quick` tries the measurement itself; `workers` is for `footprint`, `pairs` of rounds for `overhead`."""
+    """`quick` tries the measurement itself; `workers` is for `footprint`, `pairs` of rounds for `overhead`, `rounds` for `deploy`."""
 
     quick: bool = False
     workers: int = WORKERS
     pairs: int = PAIRS
+    rounds: int = ROUNDS

@@ -24,7 +24,7 @@ REQUESTS_A_SECOND = 100
 TASK_EVERY_S, TASK_S = 0.5, 0.2
 DEPLOY_WITHIN_S = 400.0
 
-SUPERVISOR = """\
+SUPERVISORD = """\
 [unix_http_server]
 file={folder}/supervisor.sock
 [rpcinterface:supervisor]
@@ -35,6 +35,10 @@ serverurl=unix://{folder}/supervisor.sock
 logfile={folder}/supervisord.log
 pidfile={folder}/supervisord.pid
 nodaemon=true
+"""
+SUPERVISOR = (
+    SUPERVISORD
+    + """\
 [program:market-web]
 command={keeper} {base}/current/venv/bin/python -m gunicorn --bind 127.0.0.1:{port} --workers 4 --name market-web market:app
 environment=PWD="{base}/current",MARKET_BROKER_URL="{broker}"
@@ -54,6 +58,7 @@ stopwaitsecs=120
 stdout_logfile={folder}/market-jobs.log
 redirect_stderr=true
 """
+)
 
 FILE = """\
 app: market

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from agent.procfs.cgroups import MemoryCgroups
 from agent.procfs.own import (
+    OWN_SESSION,
     foreign_namespaces,
     own_capabilities,
     own_capability_sets,
@@ -33,6 +34,7 @@ from agent.procfs.values import (
 )
 
 __all__ = [
+    "OWN_SESSION",
     "PAGE_BYTES",
     "TICKS_PER_SECOND",
     "Connection",

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from agent.procfs.text import GONE, text_of
 
+OWN_SESSION = "/proc/self/autogroup"
+"""The niceness of a process's whole session, for it to change; only where the kernel groups tasks by session."""
+
 _INITIAL_NAMESPACES = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # PROC_PID_INIT_INO, PROC_USER_INIT_INO
 
 

@@ -10,8 +10,13 @@ from typing import Any
 VERSION = "v0"
 LEAK_KB = 0
 IMPORT_S = 1.5
+IMPORT_CPU_S = 0.0
+"""So much of the import is work; the rest is waiting."""
 
-time.sleep(IMPORT_S)
+_began_s = time.process_time()
+while time.process_time() - _began_s < IMPORT_CPU_S:
+    pass
+time.sleep(IMPORT_S - IMPORT_CPU_S)
 _kept: list[bytes] = []
 
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What is set up, in order: distribution packages, .venv, the BPF programs, the page; for tests and demo a bit more.
 
-readonly NODE_VENV=$WORK/node-venv DEMO_VENV=$WORK/demo-venv BENCH_TOOLS=$WORK/bench-tools
+readonly NODE_VENV=$WORK/node-venv DEMO_VENV=$WORK/demo-venv BENCH_TOOLS=$WORK/bench-tools ANSIBLE_VENV=$WORK/ansible-venv
 
 set_up_to_run() {
     begin_setup
@@ -214,9 +214,28 @@ install_demo() {
     "$DEMO_VENV/bin/python" -m pip install --requirement demo/requirements.txt
 }
 
-# set_up_benchmark ARGUMENTS...: the tools that the benchmark named there needs and that this host lacks. They are
-# unpacked and not installed: as packages they would start services of their own.
+# set_up_benchmark ARGUMENTS...: what the benchmark named there needs and this host lacks.
 set_up_benchmark() {
+    set_up_bench_tools "$@"
+    [[ " $* " != *" deploy "* ]] || set_up_ansible
+}
+
+# Ansible has an environment of its own: `bench deploy` compares with it, and nothing of Reflex imports it.
+set_up_ansible() {
+    begin_setup
+    runs "$ANSIBLE_VENV/bin/python" || rm -f "$WORK/done/ansible"
+    step ansible "$(hash_of benchmarks/deploys/requirements.txt "$("$(find_python)" --version)" "root $ROOT")" \
+        "Ansible, to compare with" "Ansible (pip)" install_ansible
+    end_setup
+}
+
+install_ansible() {
+    make_venv "$(find_python)" "$ANSIBLE_VENV"
+    "$ANSIBLE_VENV/bin/python" -m pip install --requirement benchmarks/deploys/requirements.txt
+}
+
+# Packages of the distribution are unpacked and not installed: they would start services of their own.
+set_up_bench_tools() {
     local -a packages=()
     mapfile -t packages < <(missing_bench_packages "$@")
     [[ ${#packages[@]} -gt 0 ]] || return 0

@@ -17,6 +17,7 @@ import server.settings
 from agent.wire import KINDS, METRICS
 
 ROOT = Path(__file__).parents[2]
+REQUIREMENTS = (ROOT / "demo" / "requirements.txt", ROOT / "benchmarks" / "deploys" / "requirements.txt")
 
 
 def rows(page: str) -> dict[str, str]:
@@ -71,14 +72,14 @@ def test_every_dependency_has_its_line() -> None:
     described = set(re.findall(r"`([a-z0-9-]+)`", (ROOT / "docs" / "dependencies.md").read_text()))
     options = setup_cfg()["options"]["install_requires"]
     extras = setup_cfg()["options.extras_require"]
-    needed = distributions("\n".join([options, *extras.values(), (ROOT / "demo" / "requirements.txt").read_text()]))
+    needed = distributions("\n".join([options, *extras.values(), *map(Path.read_text, REQUIREMENTS)]))
     assert needed <= described
-    assert needed >= {"aiohttp", "chdb", "pytest", "flask"}
+    assert needed >= {"aiohttp", "chdb", "pytest", "flask", "ansible-core"}
 
 
 def test_every_dependency_has_a_range() -> None:
     lists = [setup_cfg()["options"]["install_requires"], *setup_cfg()["options.extras_require"].values()]
-    lists.append((ROOT / "demo" / "requirements.txt").read_text())
+    lists += map(Path.read_text, REQUIREMENTS)
     for line in "\n".join(lists).splitlines():
         if line.strip() and not line.strip().startswith(("#", "setuptools")):
             assert re.search(r">=\d\S*, <\d", line), line

@@ -65,6 +65,19 @@ async def test_a_job_is_its_apps_user_in_its_folder(runner: Runner, home: Path) 
     assert (home / "shop").stat().st_uid == USER.pw_uid
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel groups no tasks by session")
+@pytest.mark.parametrize(("is_modest", "nice"), [(True, 5), (False, 0)])
+async def test_a_modest_job_gives_way_to_other_sessions(
+    runner: Runner, home: Path, *, is_modest: bool, nice: int
+) -> None:
+    """Its own niceness counts only in its own session, in which there is nobody else."""
+    await runner.make_folder()
+    lines: list[str] = []
+    command, folder = ["cat", "/proc/self/autogroup"], f"{home}/shop"
+    await runner.run(command, folder, PATH, seconds=10, is_modest=is_modest, on_line=lines.append)
+    assert [line.partition(" ")[2] for line in lines] == [f"nice {nice}"]
+
+
 async def test_a_job_ends_with_its_time_and_leaves_nothing(runner: Runner, home: Path) -> None:
     await runner.make_folder()
     marker = "86399"
