@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,10 +221,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(*playbooks: Mapping[str, str], agent: tuple[str, ...] = (), within: str = "") -> AsyncIterator[Scene]:
+async def open_scene(
+    *playbooks: Mapping[str, str], agent: Sequence[str] = (), agent_launcher: Sequence[str] = ()
+) -> AsyncIterator[Scene]:
     """A stage with these playbooks armed, on which only what is the scene's own may be acted upon."""
     files = {f"{name}.yaml": text for playbook in playbooks for name, text in playbook.items()}
-    stage = Stage(agent=agent, playbooks=files)
+    stage = Stage(agent=agent, agent_launcher=agent_launcher, playbooks=files)
     scene = Scene(stage)
     (stage.folder / "policy.toml").write_text(POLICY)
     async with people(scene.people) as url:

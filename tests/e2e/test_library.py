@@ -167,7 +167,7 @@ async def celery_stuck_task(scene: Scene) -> None:
     await scene.send(node.folder, 5, "jobs.neighbour.delay()")
     await scene.approve(node)
     end = await scene.end_of(node, "celery-stuck-task")
-    await scene.shows(end, *approved_links("celery-stuck-task", "celery.task_stuck", "celery.revoke"))
+    await scene.shows(end, *approved_links("celery-stuck-task", "celery.task_stuck", "celery.revoke", cause="worker.started"))
 
 
 PLAYS: dict[str, tuple[str, Play]] = {
