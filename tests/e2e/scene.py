@@ -8,14 +8,13 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from demo.chain import Link, check_chain
-from demo.repair import armed
 from demo.stage import ROOT, Stage, StageError, free_port
 from tests.e2e.faulty import JOBS, WEB
 
@@ -32,9 +31,10 @@ StoredEvent = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One that runs: the name under which Reflex knows it, its folder, its port if it has one, and its master."""
+    """One that runs: the name and kind by which Reflex knows it, its folder, its port if it has one, and its master."""
 
     service: str
+    kind: str
     folder: Path
     port: int
     master: asyncio.subprocess.Process
@@ -54,6 +54,7 @@ class Scene:
         self._events: list[StoredEvent] = []
         self._news = asyncio.Condition()
         self._redis_port = free_port()
+        self._starting = asyncio.Lock()
 
     async def gunicorn(self, name: str, *words: str, app: str = "app", workers: int = 2) -> Program:
         """A Gunicorn; returns when its workers are ready."""
@@ -65,7 +66,7 @@ class Scene:
         """A uWSGI with a master; returns when its workers are ready."""
         venv = PROGRAMS / "uwsgi-newest"
         command = [str(venv / "bin" / "uwsgi"), "--home", str(venv), "--http-socket", "127.0.0.1:{port}", "--master"]
-        command += ["--wsgi-file", "app.py", "--processes", str(workers), *words]
+        command += ["--die-on-term", "--wsgi-file", "app.py", "--processes", str(workers), *words]
         return await self._start(name, command, workers, limit_bytes)
 
     async def node(
@@ -92,9 +93,13 @@ class Scene:
         assert event is not None
         return event
 
-    async def told(self, program: Program, kind: str) -> StoredEvent:
-        """The first event of a kind about a program."""
-        return await self.first(lambda e: (e["service"], e["kind"]) == (program.service, kind), f"{kind} is not told")
+    async def told(self, program: Program, *kinds: str) -> StoredEvent:
+        """The first event of one of these kinds about a program."""
+
+        def is_it(event: StoredEvent) -> bool:
+            return event["service"] == program.service and event["kind"] in kinds
+
+        return await self.first(is_it, f"{' or '.join(kinds)} of {program.service} is not told")
 
     def count(self, program: Program, kind: str) -> int:
         """How many events of a kind there are about a program so far."""
@@ -194,22 +199,27 @@ class Scene:
         environment: Mapping[str, str] | None = None,
     ) -> Program:
         folder, port = self.stage.folder / f"{MARK}-{name}", free_port()
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
         for file, text in {**WEB, "jobs.py": JOBS}.items():
             (folder / file).write_text(text)
         command = [word.replace("{port}", str(port)) for word in command]
         if limit_bytes is not None:
             group = self.stage.make_group(f"{MARK}-{name}", limit_bytes)
             command = [sys.executable, str(ROOT / "demo" / "cgroup.py"), str(group.procs), *command]
-        master = await self.stage.start_program(f"{MARK}-{name}", command, folder, environment=environment)
+        async with self._starting:  # one at a time: a dozen at once would take each other's CPU
+            master = await self.stage.start_program(f"{MARK}-{name}", command, folder, environment=environment)
+            return await self._ready(Program("", "", folder, port, master), workers)
+
+    async def _ready(self, program: Program, workers: int) -> Program:
+        """The program with its name, once its workers are ready."""
 
         def is_its(event: StoredEvent) -> bool:
-            return event["kind"] == "service.started" and event["attrs"]["master_pid"] == master.pid
+            return event["kind"] == "service.started" and event["attrs"]["master_pid"] == program.master.pid
 
-        service = (await self.first(is_its, f"{name} is not found"))["service"]
-        program = Program(service, folder, port, master)
-        await self.until(lambda: self.count(program, "worker.ready") >= workers, f"{service} is not ready")
-        return program
+        found = await self.first(is_its, f"{program.folder.name} is not found")
+        named = replace(program, service=found["service"], kind=found["attrs"]["kind"])
+        await self.until(lambda: self.count(named, "worker.ready") >= workers, f"{named.service} is not ready")
+        return named
 
     def _broker(self, database: int) -> dict[str, str]:
         broker = f"redis://127.0.0.1:{self._redis_port}/{database}"
@@ -279,7 +289,6 @@ def python(venv: str) -> str:
 
 def are_there() -> bool:
     """Whether these programs are installed."""
-    return all((PROGRAMS / name / "installed").exists() for name in ("gunicorn-newest", "uwsgi-newest", "celery-newest"))
-
-
-__all__ = ["MARK", "Program", "Scene", "StoredEvent", "are_there", "armed", "open_scene", "visited"]
+    return all(
+        (PROGRAMS / name / "installed").exists() for name in ("gunicorn-newest", "uwsgi-newest", "celery-newest")
+    )
