@@ -119,9 +119,9 @@ class Performer:
         return replace(ended, workers=tuple(_worker_view(worker) for worker in left))
 
     def _remember(self, event: Event) -> None:
-        """Keeps what a restart needs to know once the service is gone."""
+        """Keeps what acts need to know of the service once it is gone, whether or not somebody can start it again."""
         service = self._rollup.services.get(int(event.attrs.get("master_pid", 0)))
-        if service is None or service.manager is None:
+        if service is None:
             return
         self._ended.pop(service.name, None)
         self._ended[service.name] = ServiceView(

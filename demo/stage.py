@@ -63,10 +63,15 @@ class Stage:
         *,
         log: Callable[[str], None] = lambda text: None,
         agent: Sequence[str] = (),
+        agent_launcher: Sequence[str] = (),
         playbooks: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`agent` are options of the agent's command line, `playbooks` texts by the names of their files."""
+        """`agent` are options of the agent's command line, `playbooks` texts by the names of their files.
+
+        `agent_launcher` is a command that becomes the one that follows it: the agent's.
+        """
         self._log = log
+        self._agent_launcher = tuple(agent_launcher)
         self._playbooks = playbooks
         self._agent_options = tuple(agent)
         self._folder = tempfile.TemporaryDirectory(prefix="reflex-demo-")
@@ -126,7 +131,7 @@ class Stage:
         """Starts the agent and waits until the server shows it live with its probes."""
         command = [*self._agent_command(), *extra]
         spawned_us = time.time_ns() // 1000
-        self.agent = await self._spawn("agent", command)
+        self.agent = await self._spawn("agent", command, self._agent_launcher)
         await self.until(lambda: self._agent_since(spawned_us), "the agent does not report to the server")
 
     def _agent_command(self) -> list[str]:
@@ -137,7 +142,7 @@ class Stage:
     async def start_agent_alone(self, *extra: str) -> None:
         """Starts the agent again while there is no server; waits until it watches."""
         command = [*self._agent_command(), *extra]
-        self.agent = await self._spawn("agent", command)
+        self.agent = await self._spawn("agent", command, self._agent_launcher)
         log, marks = self.folder / "agent.log", b"watching "
         before = log.read_bytes().count(marks)
 
@@ -329,9 +334,12 @@ class Stage:
         self._log("starting an agent and its BPF programs")
         await self.start_agent(*self._agent_options)
 
-    async def _spawn(self, name: str, command: Sequence[str]) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, name: str, command: Sequence[str], launcher: Sequence[str] = ()
+    ) -> asyncio.subprocess.Process:
         with (self.folder / f"{name}.log").open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
+                *launcher,
                 sys.executable,
                 *command,
                 cwd=ROOT,

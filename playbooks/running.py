@@ -247,7 +247,8 @@ def _take_outcome(turn: Turn, run: Run, task: Task, event: Event) -> None:
         return
     act = _act(turn, run, task)
     run = replace(run, last=event.id, outcome=plain(event))
-    if event.kind != "action.refused" and not ACTS[act.action].by_server:
+    only_words = ACTS[act.action].by_server and run.phase == "otherwise"
+    if event.kind != "action.refused" and not only_words:
         run = _has_acted(turn, run)
     if event.kind == "action.done":
         proceed(turn, turn.keep(_with_task(run, replace(task, progress="done"))))
@@ -261,7 +262,7 @@ def _take_outcome(turn: Turn, run: Run, task: Task, event: Event) -> None:
 
 
 def _has_acted(turn: Turn, run: Run) -> Run:
-    """The first act of a run uses its limits up."""
+    """The first act of a run uses its limits up; of one that is there to tell people, telling them is the act."""
     if not run.acted:
         turn.uses.append(Use(run.playbook, run.place, turn.now_us))
     return turn.keep(replace(run, acted=True))

@@ -21,6 +21,7 @@ ANSWER_S = 5.0
 SETTLED_S = 5.0
 """A task that was fetched later than this ago may be on its way to a node that does not know of it yet."""
 
+MARGIN_S = 0.1
 _HELD = ("active", "reserved", "scheduled")
 _T = TypeVar("_T")
 
@@ -95,11 +96,27 @@ def _put_aside(broker: RedisBroker, place: Place, task: str) -> tuple[int, int]:
 
 
 def _give_back(broker: RedisBroker, node: str, *, is_alive: bool) -> tuple[int, int]:
-    """How many were given back, and how many living nodes hold. What is fetched is read before nodes are asked."""
+    """How many were given back, and how many living nodes hold.
+
+    A busy node had fetched most of what it leaves just before it died: that is looked at again once it has settled.
+    """
+    given, held, unsettled_s = _give_back_settled(broker, node, is_alive=is_alive)
+    if unsettled_s is not None:
+        time.sleep(max(unsettled_s + SETTLED_S - time.time(), 0) + MARGIN_S)
+        more, held, _ = _give_back_settled(broker, node, is_alive=is_alive)
+        given += more
+    return given, held
+
+
+def _give_back_settled(broker: RedisBroker, node: str, *, is_alive: bool) -> tuple[int, int, float | None]:
+    """One look, and when the latest was fetched that nobody holds and that has not settled (Unix time), if there is one.
+
+    What is fetched is read before nodes are asked.
+    """
     from agent.brokers.redis_acts import bound_nodes, fetched, give_back
 
     now_s = time.time()
-    found = [one for one in fetched(broker) if now_s - one.fetched_s > SETTLED_S]
+    found = fetched(broker)
     others = bound_nodes(broker) - {node}
     asked = sorted(others | ({node} if is_alive else set()))
     if not is_alive and _ask(broker, {"ping": {}}, [node], ANSWER_S / 2):
@@ -111,7 +128,10 @@ def _give_back(broker: RedisBroker, node: str, *, is_alive: bool) -> tuple[int, 
                 f"{name} is known to the broker and does not answer, so what it holds is not known; nothing was given back"
             )
     held = {task_id for said in answers.values() for task_id in _ids(said)}
-    return give_back(broker, [one.tag for one in found if one.task_id not in held]), len(held)
+    orphans = [one for one in found if one.task_id not in held]
+    settled = [one.tag for one in orphans if now_s - one.fetched_s > SETTLED_S]
+    latest_s = max((one.fetched_s for one in orphans if now_s - one.fetched_s <= SETTLED_S), default=None)
+    return give_back(broker, settled), len(held), latest_s
 
 
 def _ids(said: Mapping[str, object]) -> Iterator[str]:

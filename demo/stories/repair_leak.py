@@ -60,7 +60,7 @@ async def play(stage: Stage) -> StoredEvent:
     await stage.put(f"/v1/playbooks/{PLAYBOOK}/mode", {"mode": "shadow"})
     left_alone = Visitors(stage)
     await _while_shopping(left_alone, lambda: _first(stage, "worker.oom_killed"), "left alone, the shop is not killed")
-    stage.figures["without the playbook"] = left_alone.counts(await stage.events(kind="worker.oom_killed"))
+    stage.figures["without the playbook"] = left_alone.counts(await _all(stage, "worker.oom_killed"))
     await stage.end_programs()
     await stage.put(f"/v1/playbooks/{PLAYBOOK}/mode", {"mode": "armed"})
     began = max(event["ts_us"] for event in await stage.events())
@@ -72,13 +72,13 @@ async def play(stage: Stage) -> StoredEvent:
         return verified is not None and repaired.requests >= REQUESTS
 
     await _while_shopping(repaired, is_done, "the leak is not repaired")
-    killed = [event for event in await stage.events(kind="worker.oom_killed") if event["ts_us"] > began]
+    killed = [event for event in await _all(stage, "worker.oom_killed") if event["ts_us"] > began]
     stage.figures["with it"] = repaired.counts(killed)
     if repaired.failed:
         raise StageError(f"{len(repaired.failed)} of {repaired.requests} requests failed: {repaired.failed[:5]}")
     if killed:
         raise StageError(f"the kernel killed all the same: {killed[0]['text']}")
-    leaks = [event for event in await stage.events(kind="worker.leaking") if event["ts_us"] > began]
+    leaks = [event for event in await _all(stage, "worker.leaking") if event["ts_us"] > began]
     return leaks[-1]
 
 
@@ -93,4 +93,9 @@ async def _while_shopping(visitors: Visitors, is_done: Callable[[], Awaitable[ob
 
 
 async def _first(stage: Stage, kind: str) -> StoredEvent | None:
-    return next(iter(await stage.events(kind=kind, service=stage.service)), None)
+    return next(iter(await _all(stage, kind)), None)
+
+
+async def _all(stage: Stage, kind: str) -> Sequence[StoredEvent]:
+    """Of this shop: others may run on this host."""
+    return await stage.events(kind=kind, service=stage.service)

@@ -168,6 +168,24 @@ def test_a_limit_is_used_up_by_acts_alone() -> None:
     assert play.state.uses == ()
 
 
+def test_telling_people_is_the_act_of_a_playbook_that_has_no_other() -> None:
+    play = Play(OOM.replace("action: gunicorn.rotate\n    timeout: 30s", "action: notify\n    with: {text: look}"))
+    assert play.oom() == ["started", "step"]
+    play.outcome(host="")
+    assert play.event("worker.ready") == ["verified"]
+    assert play.oom() == ["skipped"], "nobody wants to hear the same every few seconds"
+    assert play.told[-1].attrs["reason"] == "cooldown"
+
+
+def test_telling_people_that_nothing_could_be_done_uses_nothing_up() -> None:
+    play = Play(OOM)
+    play.oom()
+    assert play.outcome("action.refused", reason="policy") == ["failed", "step"]
+    assert play.outcome(host="") == ["escalated"]
+    assert play.state.uses == ()
+    assert play.oom() == ["started", "step"]
+
+
 def test_cooldown_and_the_hours_limit() -> None:
     play = Play(OOM)
     for _ in range(2):
