@@ -29,9 +29,11 @@ from agent.actions.steps import (
     WaitNewReady,
 )
 from agent.celery.hands import CannotAsk, CeleryHands
+from agent.looks import Looks
 from agent.procfs import Process, ProcFs
 from agent.service import Service, Worker
 from agent.wire import SIGNALS, Event, Target
+from agent.workers import KINDS
 from agent.workers.settings import ServiceSettings
 
 OUTPUT_BYTES = 4096
@@ -62,6 +64,7 @@ class Performer:
 
     def __init__(self, procfs: ProcFs, rollup: Rollup, celery: CeleryHands, snapshot: Snapshotter) -> None:
         self._procfs = procfs
+        self._looks = Looks(procfs)
         self._rollup = rollup
         self._celery = celery
         self._snapshot = snapshot
@@ -84,10 +87,14 @@ class Performer:
         return None if service is None else self._view(service)
 
     def successor(self, name: str, besides: Target) -> ServiceView | None:
-        """The living service of that name whose master is not that one, the youngest if there are several."""
+        """The living service of that name whose master was started after that one, the youngest if there are several."""
+        later = [one for one in self.others(name, besides) if one.master.start_ticks > besides.start_ticks]
+        return max(later, key=lambda one: one.master.start_ticks, default=None)
+
+    def others(self, name: str, besides: Target) -> list[ServiceView]:
+        """The living services of that name whose master is not that one."""
         living = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
-        others = [s for s in living if _master(s) != besides]
-        return self._view(max(others, key=lambda s: s.start_ticks)) if others else None
+        return [self._view(one) for one in living if _master(one) != besides]
 
     def of_master(self, pid: int) -> ServiceView | None:
         """The living service whose master has that pid."""
@@ -104,11 +111,14 @@ class Performer:
         process = self._procfs.process(target.pid)
         return process if process is not None and process.start_ticks == target.start_ticks else None
 
-    def parent_argv(self, target: Target) -> tuple[str, ...]:
-        """The command line of a process's parent; nothing where that is not known."""
+    def parent(self, target: Target) -> Process | None:
+        """The process's parent; None where that is not known."""
         process = self.process(target)
-        parent = None if process is None else self._procfs.process(process.parent_pid)
-        return () if parent is None else parent.argv
+        return None if process is None else self._procfs.process(process.parent_pid)
+
+    def serves(self, view: ServiceView) -> bool:
+        """Whether a master that has no workers takes requests itself."""
+        return self.process(view.master) is not None and bool(KINDS[view.kind].is_ready(self._looks, view.master.pid))
 
     def stopped(self, name: str) -> ServiceView | None:
         """A service of that name that has run since the agent's start and has ended, with workers that outlive it."""
@@ -215,10 +225,7 @@ class Performer:
         self, step: WaitNewMaster, service: ServiceView | None, held: Mapping[Target, executor.Held]
     ) -> str | None:
         def is_there() -> bool:
-            return any(
-                s.name == step.service and s.stopped_event is None and _master(s) != step.besides
-                for s in self._rollup.services.values()
-            )
+            return self.successor(step.service, step.besides) is not None
 
         if not await self.until(is_there, step.within_s):
             raise ActFailed(f"no new master of {step.service} was seen within {step.within_s:g} s")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent.discovery import kind_of_command
 from agent.identity import home_of
 from agent.looks import Looks, ProcessFiles
-from agent.managers import manager_of, supervisor_of
+from agent.managers import holds_socket, manager_of, supervisor_of
 from agent.naming import service_name
 from agent.overrides import Override, first_fitting
 from agent.procfs import Listener, Process, ProcFs
@@ -62,10 +62,13 @@ class Maker:
         name = said.name or service_name(
             kind.KIND, now.folder, now.cgroup, own_name=command.name, app=command.app, role=role
         )
-        if old_master is not None and old_master.kind == kind.KIND:
-            name = old_master.name  # its own title says `.2` until the old one is gone
+        beside = old_master or self._kept_beside(process)
+        if beside is not None and beside.kind == kind.KIND:
+            name = beside.name  # the title of Gunicorn's says `.2` until the old one is gone
         return Service(
-            name=self._free_name(name, kind, process, listeners, command),
+            name=name
+            if beside is not None and name == beside.name
+            else self._free_name(name, kind, process, listeners, command),
             kind=kind.KIND,
             master_pid=process.pid,
             start_ticks=process.start_ticks,
@@ -80,6 +83,23 @@ class Maker:
             manager=manager_of(home_of(now.cgroup), command.supervisor),
             broker_urls=command.broker_urls,
         )
+
+    def look_again(self, service: Service) -> None:
+        """What a signal to a master may have changed: the folder that it works in, and with it the release that it runs."""
+        now = self._procfs.process(service.master_pid)
+        if now is None or now.start_ticks != service.start_ticks or not now.folder:
+            return
+        said = first_fitting(self._overrides, replace(now, argv=service.argv or now.argv))
+        service.folder = now.folder
+        service.release = said.release or release_of(self._procfs, now.pid, now.folder)
+
+    def _kept_beside(self, process: Process) -> Service | None:
+        """The master that a keeper started before this one, and that this one is to replace."""
+        parent = self._procfs.process(process.parent_pid)
+        if parent is None or not holds_socket(parent.argv):
+            return None
+        alive = (s for s in self._services.values() if s.stopped_event is None and s.master_pid != process.pid)
+        return next((s for s in alive if self._procfs.parent_pid(s.master_pid) == parent.pid), None)
 
     def _free_name(
         self, name: str, kind: Kind, process: Process, listeners: Sequence[Listener], command: Command

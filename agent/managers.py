@@ -10,7 +10,10 @@ from typing import Literal
 from agent.identity import Home
 
 KEEPERS = ("reflex-keep", "keep.py")
-"""Names of the program that stands between a manager and a Gunicorn which hands over (agent/release/keep.py)."""
+"""Names of the program that stands between a manager and a server which hands over (agent/release/keep.py)."""
+
+ASIDE = ".next"
+"""What the name of a socket's file ended with when the keeper made it; clients know it without that."""
 
 _SOCKET = re.compile(r"unix://(/[^\0]{1,100})")
 _PROGRAM = re.compile(r"[\w.@-]{1,100}")
@@ -42,6 +45,12 @@ def supervisor_of(environment: Mapping[str, str]) -> Manager | None:
 def is_keeper(argv: Sequence[str]) -> bool:
     """Whether a command line is the keeper's; the program that it keeps follows in it."""
     return any(word.rpartition("/")[2] in KEEPERS for word in argv[:4])
+
+
+def holds_socket(argv: Sequence[str]) -> bool:
+    """Whether a keeper has opened the listening socket itself, so that it can start another master beside the one that serves."""
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    return is_keeper(argv) and "--listen" in own
 
 
 def manager_of(home: Home, supervisor: Manager | None) -> Manager | None:

@@ -16,7 +16,6 @@ from agent.making import Maker
 from agent.memory import Memory, Remembered
 from agent.overrides import NONE, Override
 from agent.procfs import Process, ProcFs
-from agent.release.found import release_of
 from agent.rollup import NS_PER_TICK, Rollup
 from agent.service import Birth, Service, Worker
 from agent.wire import Event
@@ -203,7 +202,7 @@ class Watcher:
                 self._give_up(pid)
         for service in self._rollup.services.values():
             if now_us - service.signalled_us < RELOADS_FOR_US:
-                service.release = release_of(self._procfs, service.master_pid, service.folder)
+                self._maker.look_again(service)
         if self._memory is not None and self._rollup.changes != self._kept:
             self._kept = self._rollup.changes
             self._memory.keep(self._rollup.services.values())
@@ -247,7 +246,7 @@ class Watcher:
         command = self._maker.command(KINDS[service.kind], process)
         service.settings, service.timeout_s = command.settings, command.settings.timeout_s
         service.broker_urls = command.broker_urls or service.broker_urls
-        service.release = release_of(self._procfs, process.pid, process.folder)
+        self._maker.look_again(service)
 
     def _forked(self, record: ForkRecord, at_us: int) -> list[Event]:
         service = self._rollup.services.get(record.parent_pid)
@@ -323,6 +322,8 @@ class Watcher:
         start_ticks = record.start_ns // NS_PER_TICK
         if self._rollup.worker(record.pid, start_ticks) is not None:
             return []
+        if at_us - service.signalled_us < RELOADS_FOR_US:
+            self._maker.look_again(service)  # the worker runs the release that its master has come to
         argv = self._procfs.command(service.master_pid) if argv is None else argv
         if len(self._unproven) >= MAX_UNPROVEN:
             self._give_up(next(iter(self._unproven)))

@@ -3,7 +3,9 @@
 Gunicorn hands over to a second master (USR2): it loads everything anew, the old one serves until the new one is ready,
 and no connection is lost. That ends the process which a unit or a supervisor started, so it is for services that nobody
 manages, or that are kept (agent/release/keep.py). A managed one reads its release anew (HUP): no request fails, and all
-wait for as long as the import takes. What can do neither is started again by its manager, if the app allows that.
+wait for as long as the import takes. uvicorn's HUP begins its workers in the folder that it was started in, which is that
+of the old release: it hands over by a keeper that holds its socket, as uWSGI can, too. What can do none of it is started
+again by its manager, if the app allows that.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from agent.actions.action import ServiceView
 from agent.wire.app import Web
 
 Way = Literal["handover", "reload", "restart"]
+BY_KEEPER = ("uvicorn", "uwsgi")
+"""Kinds whose server takes its socket as a descriptor."""
+
 _DROPPED = {
     "-B": 0,
     "--beat": 0,
@@ -36,10 +41,16 @@ class NoWay(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What decides it: who started the service, and whether the application is loaded before workers are forked."""
+    """What decides it: who started the service, and whether the application is loaded before workers are forked.
+
+    `holds_socket`: the keeper has opened the listening socket, and can start a second master beside the one that serves.
+    `finishes`: a master that gets TERM lets its workers finish their requests.
+    """
 
     is_kept: bool
     preloads: bool
+    holds_socket: bool = False
+    finishes: bool = True
 
 
 def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
@@ -49,6 +60,8 @@ def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
         return web.strategy
     if service.kind == "gunicorn" and (service.manager is None or standing.is_kept):
         return "handover"
+    if service.kind in BY_KEEPER and standing.holds_socket and standing.finishes:
+        return "handover"
     if (service.kind == "gunicorn" and not standing.preloads) or service.kind == "uwsgi":
         return "reload"
     _check(web, "restart", service, standing)
@@ -56,9 +69,19 @@ def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
 
 
 def _check(web: Web, way: Way, service: ServiceView, standing: Standing) -> None:
-    if way == "handover" and service.kind != "gunicorn":
-        raise NoWay(f"{service.name} is {service.kind}, and only Gunicorn can hand over to a second master")
-    if way == "handover" and service.manager is not None and not standing.is_kept:
+    if way == "handover" and service.kind in BY_KEEPER and not standing.holds_socket:
+        raise NoWay(
+            f"{service.name} is {service.kind}, which hands over by a keeper that holds its socket; start it by "
+            "reflex-keep --listen (docs/deploys.md)"
+        )
+    if way == "handover" and service.kind in BY_KEEPER and not standing.finishes:
+        raise NoWay(
+            f"{service.name} would cut its requests off when it gets TERM; it finishes them with "
+            "hook-master-start = unix_signal:15 gracefully_kill_them_all"
+        )
+    if way == "handover" and service.kind not in ("gunicorn", *BY_KEEPER):
+        raise NoWay(f"{service.name} is {service.kind}, which cannot hand over to a second master")
+    if way == "handover" and service.kind == "gunicorn" and service.manager is not None and not standing.is_kept:
         raise NoWay(
             f"{service.manager.kind} would take the handover of {service.name} for its end; start it by the keeper "
             "(docs/deploys.md), or let the strategy be auto"
@@ -72,7 +95,7 @@ def _check(web: Web, way: Way, service: ServiceView, standing: Standing) -> None
     if way == "restart" and not web.restart_may_fail_requests:
         raise NoWay(
             f"only a restart makes {service.name} serve another release, and requests fail while it starts; "
-            "restart_may_fail_requests allows that, a keeper makes it needless for Gunicorn (docs/deploys.md)"
+            "restart_may_fail_requests allows that, a keeper makes it needless for Gunicorn and uvicorn (docs/deploys.md)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +20,9 @@ from agent.actions.steps import (
     WaitNewMaster,
     WaitNewReady,
 )
-from agent.managers import is_keeper
+from agent.managers import holds_socket, is_keeper
 from agent.release.choice import (
+    BY_KEEPER,
     NoWay,
     Standing,
     Way,
@@ -31,9 +33,9 @@ from agent.release.choice import (
 )
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
-from agent.release.prepare import SHORT_S, ReleaseFailed
+from agent.release.prepare import BOOT_POLL_S, SHORT_S, ReleaseFailed
 from agent.release.words import SYSTEM_PATH, build_environment
-from agent.wire import Order
+from agent.wire import Order, Target
 from agent.wire.app import Jobs, Web
 
 GRACE_S = 60.0
@@ -167,7 +169,9 @@ class Switch:
 
     def _way(self, web: Web, view: ServiceView) -> Way:
         settings = self._performer.settings(view)
-        standing = Standing(is_keeper(self._performer.parent_argv(view.master)), bool(settings.preload))
+        parent = self._performer.parent(view.master)
+        argv = () if parent is None else parent.argv
+        standing = Standing(is_keeper(argv), bool(settings.preload), holds_socket(argv), settings.finishes_on_term)
         return way_of(web, view, standing)
 
     async def _change(self, web: Web, release: str, done: Switched) -> None:
@@ -180,7 +184,7 @@ class Switch:
             return
         began, way = time.monotonic(), self._way(web, view)
         if way == "handover":
-            await self._hand_over(web, view, release)
+            done.notes += await self._hand_over(web, view, release)
         elif way == "reload":
             await self._reload(web, view, release)
         else:
@@ -190,25 +194,57 @@ class Switch:
         self._say(f"{web.service} serves {release} by {way} after {took_s:.2f} s")
         self._stepped(f"{way} of {web.service}", took_s)
 
-    async def _hand_over(self, web: Web, old: ServiceView, release: str) -> None:
+    async def _hand_over(self, web: Web, old: ServiceView, release: str) -> tuple[str, ...]:
+        """A second master serves, the old one finishes its requests and ends; what is worth telling of that."""
+        beginner = self._beginner(old)
         begin = (
-            SendSignal(old.master, "USR2", "a second master takes over the listening sockets"),
+            SendSignal(beginner, "USR2", "a second master takes over the listening sockets"),
             WaitNewMaster(web.service, old.master, web.boot_s),
         )
-        await self._performer.perform(begin, old)
+        await self._performer.perform(begin, old if beginner == old.master else None)
         new = self._performer.successor(web.service, old.master)
         if new is None:
             raise ReleaseFailed("handover", f"the new master of {web.service} ended at once; the old one serves")
         try:
-            count = self._performer.settings(new).workers or old.size
-            await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), web.boot_s),), new)
+            await self._until_ready(new, self._performer.settings(new).workers or old.size, web.boot_s)
             if wrong := self._is_wrong(new, release):
                 raise ReleaseFailed("handover", f"the new master of {web.service} does not serve {release}: {wrong}")
         except (ReleaseFailed, ActFailed, CannotAct):
             await self._retire(new, GRACE_S)
             raise
-        end = (SendSignal(old.master, "TERM", "finish its requests and end"), WaitGone(old.master, GRACE_S))
-        await self._performer.perform(end, old)
+        if beginner == old.master:
+            end = (SendSignal(old.master, "TERM", "finish its requests and end"), WaitGone(old.master, GRACE_S))
+            return await self._performer.perform(end, old)
+        lead = SendSignal(
+            beginner, "WINCH", "lead clients to the new master, let the old one finish its requests and end"
+        )
+        rest = [
+            one.master for one in self._performer.others(web.service, new.master) if self._performer.process(one.master)
+        ]
+        gone = (WaitGone(one, GRACE_S, then_kill=True) for one in rest)
+        return await self._performer.perform((lead, *gone), None)
+
+    def _beginner(self, old: ServiceView) -> Target:
+        """Who starts the second master: the old one itself, or the keeper of one that cannot. Raises ReleaseFailed."""
+        if old.kind not in BY_KEEPER:
+            return old.master
+        keeper = self._performer.parent(old.master)
+        if keeper is None or not holds_socket(keeper.argv):
+            raise ReleaseFailed("handover", f"the keeper of {old.name} is gone")
+        return Target(keeper.pid, keeper.start_ticks)
+
+    async def _until_ready(self, new: ServiceView, count: int, within_s: float) -> None:
+        """Returns when the workers of a new master, or the master that has none, take requests. Raises ReleaseFailed."""
+        if new.kind != "uvicorn" or count > 1 or new.workers:
+            await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), within_s),), new)
+            return
+        ends_s = time.monotonic() + within_s
+        while not self._performer.serves(new):
+            if self._performer.process(new.master) is None:
+                raise ReleaseFailed("boot", f"the new master of {new.name} ended before it served")
+            if time.monotonic() > ends_s:
+                raise ReleaseFailed("boot", f"the new master of {new.name} did not serve within {within_s:g} s")
+            await asyncio.sleep(BOOT_POLL_S)
 
     async def _reload(self, web: Web, view: ServiceView, release: str) -> None:
         old = frozenset(worker.target for worker in view.workers)
@@ -227,8 +263,7 @@ class Switch:
         new = self._performer.successor(web.service, view.master)
         if new is None:
             raise ReleaseFailed("restart", f"{web.service} ended right after its start")
-        if new.kind != "uvicorn" or new.workers:
-            await self._performer.perform((WaitNewReady(frozenset(), max(view.size, 1), web.boot_s),), new)
+        await self._until_ready(new, view.size, web.boot_s)
         if wrong := self._is_wrong(new, release):
             raise ReleaseFailed("restart", f"{web.service} was started again and does not serve {release}: {wrong}")
 

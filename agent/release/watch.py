@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from agent.managers import ASIDE
 from agent.procfs import ProcFs
 from agent.release.gate import BAD_EVENTS, FAULTS, JOB_EVENTS, Probed, Second, Seen
 from agent.release.probe import ask
@@ -119,7 +120,7 @@ def client_address(address: str) -> str:
     """`tcp 0.0.0.0:8000` or `unix /run/shop.sock` as a client reaches it; empty where none can."""
     kind, _, place = address.partition(" ")
     if kind == "unix":
-        return place if place.startswith("/") else ""
+        return place.removesuffix(ASIDE) if place.startswith("/") else ""
     host, _, port = place.rpartition(":")
     return (
         f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]', '*': '127.0.0.1'}.get(host, host) }:{port}"

@@ -12,7 +12,8 @@ class ServiceSettings:
     `worker_class` is Gunicorn's worker class or Celery's pool; `threads` are those of one worker; `workers` are
     processes. `max_requests` is after how many requests, or tasks, a worker is replaced. `binds` are addresses as they
     were given; on `router_binds` a router takes clients in and hands them on to the workers (uWSGI's `--http`).
-    `queues` and `node` are Celery's -Q and -n, `role` is Celery's subcommand (worker, beat).
+    `queues` and `node` are Celery's -Q and -n, `role` is Celery's subcommand (worker, beat). `finishes_on_term`: a master
+    that gets TERM lets its workers finish their requests.
     """
 
     app: str | None = None
@@ -28,3 +29,4 @@ class ServiceSettings:
     queues: tuple[str, ...] = ()
     node: str | None = None
     role: str | None = None
+    finishes_on_term: bool = False

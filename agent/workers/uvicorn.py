@@ -68,6 +68,7 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
         timeout_s=number(given.last("--timeout-worker-healthcheck")),
         max_requests=whole(given.last("--limit-max-requests") or "0"),
         preload=False,
+        finishes_on_term=True,
         binds=(f"unix:{uds}" if uds else f"{host}:{port}",)
         if not given.has("--fd")
         else (f"fd://{given.last('--fd')}",),

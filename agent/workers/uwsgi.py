@@ -73,6 +73,7 @@ _FLAGS = frozenset(
 )
 _FILES = ("--ini", "--yaml", "--yml", "--json", "--xml", "-x", "--config")
 _MOST_FILES = 8
+_GRACEFUL_TERM = "unix_signal:15 gracefully_kill_them_all"
 _OTHER_CHILDREN = (
     *(
         "--mule",
@@ -142,6 +143,7 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
         binds=whole_said.every(*_BINDS),
         router_binds=tuple(value.partition(",")[0] for value in whole_said.every(*_ROUTER_BINDS)),
         config_file=config,
+        finishes_on_term=_GRACEFUL_TERM in whole_said.every("--hook-master-start"),
         role="emperor"
         if whole_said.has("--emperor")
         else ("with helpers" if whole_said.has(*_OTHER_CHILDREN) else None),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.actions.action import ServiceView
-from agent.managers import Manager, is_keeper
+from agent.managers import Manager, holds_socket, is_keeper
 from agent.release.choice import NoWay, Standing, bridge_argv, runs_release, venv_of, way_of
 from agent.wire import Target
 from agent.wire.app import Web
@@ -24,6 +24,10 @@ def service(kind: str, manager: Manager | None = None) -> ServiceView:
         ("gunicorn", None, Standing(False, True), "handover"),
         ("gunicorn", SUPERVISOR, Standing(True, True), "handover"),
         ("gunicorn", SUPERVISOR, Standing(False, False), "reload"),
+        ("uvicorn", SUPERVISOR, Standing(True, False, holds_socket=True), "handover"),
+        ("uvicorn", None, Standing(True, False, holds_socket=True), "handover"),
+        ("uwsgi", SUPERVISOR, Standing(True, True, holds_socket=True), "handover"),
+        ("uwsgi", SUPERVISOR, Standing(True, True, holds_socket=True, finishes=False), "reload"),
         ("uwsgi", SUPERVISOR, Standing(False, False), "reload"),
     ],
 )
@@ -44,8 +48,11 @@ def test_a_restart_has_to_be_allowed() -> None:
 @pytest.mark.parametrize(
     ("strategy", "kind", "manager", "standing", "why"),
     [
-        ("handover", "uwsgi", None, Standing(False, False), "only Gunicorn can hand over"),
+        ("handover", "celery", None, Standing(False, False), "cannot hand over"),
+        ("handover", "uwsgi", None, Standing(False, False), "start it by reflex-keep --listen"),
+        ("handover", "uwsgi", None, Standing(True, False, True, finishes=False), "would cut its requests off"),
         ("handover", "gunicorn", SUPERVISOR, Standing(False, False), "would take the handover of shop-web for its end"),
+        ("handover", "uvicorn", SUPERVISOR, Standing(True, False), "start it by reflex-keep --listen"),
         ("reload", "uvicorn", None, Standing(False, False), "cannot load another release by itself"),
         ("reload", "gunicorn", None, Standing(False, True), "preloads its application"),
     ],
@@ -60,6 +67,9 @@ def test_a_way_that_is_not_safe_is_refused(
 def test_a_keeper_is_known_by_its_name() -> None:
     assert is_keeper(("/usr/bin/python3", "-I", "/opt/reflex/bin/reflex-keep", "--", "gunicorn"))
     assert not is_keeper(("/srv/shop/current/venv/bin/python", "-m", "gunicorn", "keep.py:app"))
+    keeper = ("/usr/bin/python3", "-I", "/opt/reflex/reflex-keep")
+    assert holds_socket((*keeper, "--listen", "127.0.0.1:8000", "--", "uvicorn", "--fd", "3"))
+    assert not holds_socket((*keeper, "--", "server", "--listen", "127.0.0.1:8000"))
 
 
 def test_old_code_is_seen() -> None:

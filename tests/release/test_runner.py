@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import signal
 import subprocess
 import sys
 import time
@@ -142,34 +141,3 @@ async def test_a_folder_of_somebody_else_is_not_taken(runner: Runner, home: Path
 async def test_no_runner_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunnerTrouble, match="the runner of this host, which runs builds, cannot be asked"):
         await Runner(tmp_path / "nobody.sock", "shop").run(["id"], "", PATH, seconds=1)
-
-
-def kept(*words: str) -> subprocess.Popen[str]:
-    keeper = [sys.executable, "-I", str(ROOT / "agent" / "release" / "keep.py"), "--", *words]
-    return subprocess.Popen(keeper, stdout=subprocess.PIPE, text=True)
-
-
-def test_a_keeper_outlives_the_program_that_hands_over() -> None:
-    script = "sh -c 'echo second; sleep 0.3; echo done' & echo first; exit 0"
-    process = kept("sh", "-c", script)
-    output, _ = process.communicate(timeout=20)
-    assert sorted(output.split()) == ["done", "first", "second"]
-    assert process.returncode == 0
-
-
-def test_a_keeper_ends_as_its_program_does() -> None:
-    assert kept("sh", "-c", "exit 4").wait(20) == 4
-    assert kept("sh", "-c", "kill -9 $$").wait(20) == 128 + signal.SIGKILL
-    assert kept("/nobody/has/this").wait(20) == 127
-
-
-def test_signals_go_through_a_keeper() -> None:
-    script = "trap 'echo hup' HUP; trap 'echo term; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
-    process = kept("sh", "-c", script)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGHUP)
-    assert process.stdout.readline() == "hup\n"
-    process.terminate()
-    assert process.stdout.readline() == "term\n"
-    assert process.wait(20) == 0

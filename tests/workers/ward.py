@@ -131,6 +131,7 @@ class Ward:
         self._tasks: list[asyncio.Task[None]] = []
         self._visits: list[asyncio.Task[None]] = []
         self.port = 0
+        self.hears: list[Callable[[Sequence[Event]], None]] = []
 
     async def __aenter__(self) -> Self:
         self._keep(self.watcher.scan())
@@ -175,6 +176,14 @@ class Ward:
             master = subprocess.Popen(command, cwd=self.folder, env=more, stdout=log, stderr=log, process_group=0)
         self._masters.append(master)
         return master.pid
+
+    def begin_in(self, folder: Path, command: Sequence[str]) -> int:
+        """Starts a program by the path of its folder, which may be a link; its pid."""
+        with (self.folder / "log").open("ab") as log:
+            more = {**os.environ, "PWD": str(folder)}
+            process = subprocess.Popen(command, cwd=folder, env=more, stdout=log, stderr=log, process_group=0)
+        self._masters.append(process)
+        return process.pid
 
     def adopt(self, pid: int) -> int:
         """A process that a program started here left behind on purpose, a daemon: it ends with the ward, too."""
@@ -244,6 +253,8 @@ class Ward:
     def _keep(self, events: list[Event]) -> None:
         self.health.notice(events)
         self._reporter.events(events)
+        for hear in self.hears:
+            hear(events)
 
     def _is_ready(self, pid: int) -> bool:
         service = self.rollup.services.get(pid)
