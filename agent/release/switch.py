@@ -32,12 +32,16 @@ from agent.release.choice import (
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.prepare import SHORT_S, ReleaseFailed
+from agent.release.tidy import current_of
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order
 from agent.wire.app import Jobs, Web
 
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
+
+STRANGERS_S = 10.0
+"""How long children of a master may take to show whether they are a second one that an earlier try began."""
 
 LINKS = 'ln -sfnT "$1" "$2.new" && mv -fT "$2.new" "$2"'
 """For sh: makes a link in one step, whatever was there."""
@@ -75,8 +79,11 @@ class Switch:
         *,
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
+        is_cut: bool = False,
     ) -> None:
+        """`is_cut`: an earlier try was cut off in the middle, so that some of it may be done."""
         self._order = order
+        self._is_cut = is_cut
         self._app = order.app
         self._runner = runner
         self._performer = performer
@@ -87,17 +94,15 @@ class Switch:
     @property
     def current(self) -> str | None:
         """The release that the link names."""
-        try:
-            return os.path.basename(os.readlink(self._layout.current))
-        except OSError:
-            return None
+        return current_of(self._layout)
 
-    async def to(self, release: str, *, is_back: bool = False) -> Switched:
+    async def to(self, release: str, *, before: str, is_back: bool = False) -> Switched:
         """Lets every service of the app serve the release. Raises ReleaseFailed when the release before serves again, or still.
 
+        `before` is what served when this was begun, empty where nothing did.
         On the way back what answers requests goes first; on the way there a node takes new tasks before the web sends any.
         """
-        done, began = Switched(self.current, release), time.monotonic()
+        done, began = Switched(before or None, release), time.monotonic()
         self._check_ways(done)
         await self._link(release)
         changed: list[Web] = []
@@ -177,7 +182,9 @@ class Switch:
             )
             return
         began, way = time.monotonic(), self._way(web, view)
-        if way == "handover":
+        if self._is_cut and await self._is_half_done(web, view, release):
+            self._say(f"{web.service} runs {release} already; what was cut off is finished")
+        elif way == "handover":
             await self._hand_over(web, view, release)
         elif way == "reload":
             await self._reload(web, view, release)
@@ -187,6 +194,20 @@ class Switch:
         took_s = time.monotonic() - began
         self._say(f"{web.service} serves {release} by {way} after {took_s:.2f} s")
         self._stepped(f"{way} of {web.service}", took_s)
+
+    async def _is_half_done(self, web: Web, view: ServiceView, release: str) -> bool:
+        """Whether a master runs the release already; then it is waited for, and masters of other releases end."""
+        await self._performer.until(lambda: not self._performer.strangers(view.master), min(web.boot_s, STRANGERS_S))
+        masters = self._performer.views(web.service)
+        others = [one for one in masters if self._is_wrong(one, release)]
+        right = [one for one in masters if one not in others]
+        if not right:
+            return False
+        count = self._performer.settings(right[-1]).workers or right[-1].size
+        await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), web.boot_s),), right[-1])
+        for other in others:
+            await self._retire(other, GRACE_S)
+        return True
 
     async def _hand_over(self, web: Web, old: ServiceView, release: str) -> None:
         begin = (
