@@ -103,6 +103,8 @@ class Switch:
         On the way back what answers requests goes first; on the way there a node takes new tasks before the web sends any.
         """
         done, began = Switched(before or None, release), time.monotonic()
+        for web in self._app.web:
+            await self._settle(web)
         self._check_ways(done)
         await self._link(release)
         changed: list[Web] = []
@@ -182,8 +184,8 @@ class Switch:
             )
             return
         began, way = time.monotonic(), self._way(web, view)
-        if self._is_cut and await self._is_half_done(web, view, release):
-            self._say(f"{web.service} runs {release} already; what was cut off is finished")
+        if await self._is_done(web, view, release):
+            self._say(f"{web.service} runs {release} already")
         elif way == "handover":
             await self._hand_over(web, view, release)
         elif way == "reload":
@@ -195,18 +197,38 @@ class Switch:
         self._say(f"{web.service} serves {release} by {way} after {took_s:.2f} s")
         self._stepped(f"{way} of {web.service}", took_s)
 
-    async def _is_half_done(self, web: Web, view: ServiceView, release: str) -> bool:
-        """Whether a master runs the release already; then it is waited for, and masters of other releases end."""
-        await self._performer.until(lambda: not self._performer.strangers(view.master), min(web.boot_s, STRANGERS_S))
+    async def _settle(self, web: Web) -> None:
+        """Where a handover was cut off and two masters serve, one stays: the new one if it gets ready, else the other."""
+        view = self._performer.view(web.service, None)
+        if view is not None and self._is_cut:
+            within_s = min(web.boot_s, STRANGERS_S)
+            await self._performer.until(lambda: not self._performer.strangers(view.master), within_s)
         masters = self._performer.views(web.service)
-        others = [one for one in masters if self._is_wrong(one, release)]
-        right = [one for one in masters if one not in others]
-        if not right:
-            return False
-        count = self._performer.settings(right[-1]).workers or right[-1].size
-        await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), web.boot_s),), right[-1])
-        for other in others:
+        if len(masters) < 2 or not self._has_begun(masters[0], masters[-1]):
+            return
+        new, pid = masters[-1], masters[-1].master.pid
+        count = max(self._performer.settings(new).workers or masters[0].size, 1)
+
+        def is_ready() -> bool:
+            now = self._performer.of_master(pid)
+            return now is None or sum(worker.is_ready for worker in now.workers) >= count
+
+        stays = await self._performer.until(is_ready, web.boot_s) and self._performer.of_master(pid) is not None
+        self._say(f"a handover of {web.service} was cut off; the {'new' if stays else 'old'} master stays")
+        for other in masters[:-1] if stays else masters[1:]:
             await self._retire(other, GRACE_S)
+
+    def _has_begun(self, old: ServiceView, new: ServiceView) -> bool:
+        """Whether a master was begun by the other."""
+        process = self._performer.process(new.master)
+        return process is not None and process.parent_pid == old.master.pid
+
+    async def _is_done(self, web: Web, view: ServiceView, release: str) -> bool:
+        """Whether an earlier try has brought the service there; its workers are waited for."""
+        if not self._is_cut or self._is_wrong(view, release):
+            return False
+        count = self._performer.settings(view).workers or view.size
+        await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), web.boot_s),), view)
         return True
 
     async def _hand_over(self, web: Web, old: ServiceView, release: str) -> None:

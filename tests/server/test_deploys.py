@@ -30,8 +30,8 @@ from server.pipeline.deploys import (
     deploy_from_json,
     deploy_to_json,
 )
-from server.pipeline.engine import PATIENCE_US, Rejected, outstanding, step
-from server.pipeline.site import Site
+from server.pipeline.engine import Rejected, outstanding, step
+from server.pipeline.site import PATIENCE_US, Site
 
 HOSTS = ("web-1", "web-2", "web-3")
 SITE = Site(App("shop", "git@git.example:shop.git", "main", "shop", "/srv/shop"), HOSTS, batch=2)
