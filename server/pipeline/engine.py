@@ -313,11 +313,15 @@ class _Turn:
         elif first.state == "kept":
             rest = [part.host for part in deploy.parts if part.state == "prepared"]
             if rest:
-                text = f"{first.host} keeps {_subject(deploy)}; {', '.join(rest)} follow."
+                text = f"{first.host} keeps {_object(deploy)}; {', '.join(rest)} follow."
                 self._tell("deploy.step", "info", text, deploy)
             self._put(replace(deploy, stage="rest"))
         elif first.state in OVER:
-            self._finish(deploy, _outcome_of(deploy), f"did not stay on its first host: {first.said or f'{first.host} cannot be reached'}")
+            self._finish(
+                deploy,
+                _outcome_of(deploy),
+                f"did not stay on its first host: {first.said or f'{first.host} cannot be reached'}",
+            )
 
     def _rest(self, deploy: Deploy, site: Site) -> None:
         failed = [part for part in deploy.parts if part.state == "failed"]
@@ -387,7 +391,7 @@ class _Turn:
     def _mark_away(self, id_: str, part: Part) -> None:
         deploy = self._deploys[id_]
         was = f" in the middle of {part.state.replace('_', ' ')}" if part.state in AT_WORK else ""
-        text = f"{part.host} cannot be reached{was}, so {_subject(deploy)} goes on without it."
+        text = f"{part.host} cannot be reached{was}, so {_object(deploy)} goes on without it."
         self._tell("deploy.step", "warning", text, deploy, host=part.host)
         is_unsure = part.state in ("switching", "going_back", "kept")
         self._put(deploy.with_part(replace(part, state="away", said=text, is_unsure=is_unsure)))
@@ -543,6 +547,10 @@ def _subject(deploy: Deploy) -> str:
     commit = next((part.commit for part in deploy.parts if part.commit), "")
     what = f"{deploy.ref} ({commit[:12]})" if commit and not commit.startswith(deploy.ref or "-") else deploy.ref
     return f"The {'rollback' if deploy.is_rollback else 'deploy'} of {deploy.app} to {what or 'the release before'}"
+
+
+def _object(deploy: Deploy) -> str:
+    return _subject(deploy).replace("The", "the", 1)
 
 
 def _because(why: str) -> str:
