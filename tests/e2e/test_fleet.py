@@ -134,7 +134,7 @@ async def test_a_release_that_fails_on_the_second_host_goes_back_everywhere_over
     await killed_and_started(fleet)
     done = await fleet.ended(deploy)
     assert done["outcome"] == "rolled_back"
-    assert "shop-web answered 500" in done["text"]
+    assert "shop-web answered /healthz with 500" in done["text"]
     assert {part["host"]: part["state"] for part in done["parts"]} == {
         "web-1": "went_back", "web-2": "failed", "web-3": "went_back",
     }  # fmt: skip
