@@ -86,6 +86,17 @@ class Performer:
         service = next((s for s in found if target is not None and _has(s, target)), found[-1] if found else None)
         return None if service is None else self._view(service)
 
+    def views(self, name: str) -> list[ServiceView]:
+        """All living services of that name, the oldest first: there are two while a master hands over."""
+        found = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
+        return [self._view(one) for one in sorted(found, key=lambda s: s.start_ticks)]
+
+    def strangers(self, master: Target) -> list[int]:
+        """Python processes that a master has begun and that are neither workers nor services, as far as is seen yet."""
+        known = self._rollup.services.keys()
+        begun = [pid for pid in self._procfs.children(master.pid) if pid not in known and self._procfs.runs_python(pid)]
+        return [pid for pid in begun if self._rollup.worker(pid) is None]
+
     def successor(self, name: str, besides: Target) -> ServiceView | None:
         """The living service of that name whose master was started after that one, the youngest if there are several."""
         later = [one for one in self.others(name, besides) if one.master.start_ticks > besides.start_ticks]

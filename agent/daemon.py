@@ -31,7 +31,7 @@ from agent.oom_beat import oom_beat
 from agent.overrides import OverridesError, load_overrides
 from agent.privilege import Privileges
 from agent.probes import row
-from agent.procfs import ProcFs
+from agent.procfs import ProcFs, own_network
 from agent.protect import protect
 from agent.pulse import next_pulse
 from agent.queue_beat import QueueBeat
@@ -62,6 +62,9 @@ COST_EVERY_TICKS = 10
 FIGURES_EVERY_TICKS = 30
 RENEW_EVERY_TICKS = 300
 LOOK_AROUND_EVERY_TICKS = 300
+FIRST_LOOKS_TICKS = (2, 4, 8, 16, 32, 64)
+"""What began to start just before the agent did, such as a second master without workers yet, shows only after a while."""
+
 STOP_GRACE_S = 3.0
 DEFECT_PAUSE_S = 1.0
 DEFECT_TOLD_EVERY_US = 60_000_000
@@ -149,6 +152,8 @@ class Daemon:
         self._socket_troubles = [] if opened is None else [opened]
         self._attach(loop)
         self._watch(self._watcher.scan)
+        if self._hands is not None:
+            self._hands.remember()
         # Modules and their like live as long as the agent: the collector need not look at them again and again.
         gc.collect()
         gc.freeze()
@@ -229,7 +234,8 @@ class Daemon:
         for probe in self._kernel.probes:
             self._report_probe(probe, started)
         memory = Memory(self._settings.state_dir / MEMORY_FILE, self._procfs.boot_id())
-        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel, memory, self._overrides)
+        network = own_network() if self._settings.only_own_network else None
+        self._watcher = Watcher(self._procfs, self._rollup, self._clock, self._kernel, memory, self._overrides, network)
         self._queues = QueueBeat(self._procfs, self._rollup, self._kernel, self._queue_reporter, self._clock)
         self._readings = ReadingsBeat(self._procfs, self._rollup, self._kernel, self._readings_reporter, self._clock)
         self._health = self._new_health()
@@ -376,7 +382,7 @@ class Daemon:
                 self._sample_cost()
             if ticks % FIGURES_EVERY_TICKS == 1:
                 self._figures = self._kernel.figures()
-            if ticks % LOOK_AROUND_EVERY_TICKS == 1:
+            if ticks % LOOK_AROUND_EVERY_TICKS == 1 or ticks in FIRST_LOOKS_TICKS:
                 self._look_around()
             if ticks % RENEW_EVERY_TICKS == 1:
                 self._kernel.renew(self._watcher.is_gone)

@@ -38,20 +38,24 @@ def kind_of_command(argv: tuple[str, ...]) -> Kind | None:
     return next((kind for kind in KINDS.values() if kind.is_command(argv)), None)
 
 
-def find_masters(procfs: ProcFs, kind_of: Callable[[Process], Kind | None]) -> list[FoundMaster]:
+def find_masters(
+    procfs: ProcFs, kind_of: Callable[[Process], Kind | None], network: str | None = None
+) -> list[FoundMaster]:
     """All masters of the host, the oldest first, so that the order is that of their starts.
 
-    `kind_of` tells the kind of a process that is not found by its heartbeats.
+    `kind_of` tells the kind of a process that is not found by its heartbeats. With `network`, only masters in the network
+    namespace of that name.
     """
-    candidates = _candidates(procfs)
+    candidates = _candidates(procfs, network)
     holders = {pid: inodes for pid in candidates if (inodes := _heartbeats(procfs, pid))}
     found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders, kind_of)]
     return sorted(found, key=lambda master: (master.process.start_ticks, master.process.pid))
 
 
-def _candidates(procfs: ProcFs) -> dict[int, int]:
+def _candidates(procfs: ProcFs, network: str | None) -> dict[int, int]:
     """Processes whose binary can be a service's, with their parents."""
     pids = [pid for pid in procfs.pids() if procfs.binary_name(pid).startswith(_BINARIES)]
+    pids = [pid for pid in pids if network in (None, procfs.network(pid))]
     parents = ((pid, procfs.parent_pid(pid)) for pid in pids)
     return {pid: parent for pid, parent in parents if parent is not None}
 

@@ -75,8 +75,7 @@ class Hands:
         self._make_releaser = make_releaser
         self._listen(reporters)
         self.reflexes.open()
-        if (settings.state_dir / RECORDS_FILE).exists():
-            self._releases()
+        self._has_records = (settings.state_dir / RECORDS_FILE).exists()
         self._commands = Commands(
             settings.host, host_key, settings.state_dir, settings.policy_file, self._performer, reporter, clock,
             self.reflexes,
@@ -84,6 +83,11 @@ class Hands:
         self._link = CommandLink(
             settings.server_url, host_key, self._hello, self._take, allow_plain_http=settings.allow_plain_http
         )
+
+    def remember(self) -> None:
+        """Takes up what this host remembers of releases, once its services have been looked for."""
+        if self._has_records:
+            self._releases()
 
     def _releases(self) -> Releaser:
         """What does releases; made when the first is ordered, or when there have been some."""

@@ -70,6 +70,10 @@ class Settings:
     )
     log_level: str = field(default="info", metadata=_doc("One of debug, info, warning, error."))
     proc_root: Path = field(default=Path("/proc"), metadata=_doc("Where the proc file system is mounted."))
+    only_own_network: bool = field(
+        default=False,
+        metadata=_doc("Watch only services in the agent's own network namespace, where several hosts share a kernel."),
+    )
     bpf_object: Path = field(
         default=Path(__file__).parent / "kernel" / "reflex.bpf.o", metadata=_doc("The compiled BPF programs.")
     )

@@ -15,7 +15,7 @@ from agent import __version__
 from agent.clock import Clock
 from agent.ids import new_event_id
 from agent.overrides import OverridesError, load_overrides
-from agent.procfs import ProcFs
+from agent.procfs import ProcFs, own_network
 from agent.rollup import Rollup
 from agent.settings import Settings
 from agent.status import VERSION, Look, document
@@ -92,7 +92,8 @@ def _own_look(settings: Settings) -> dict[str, Any]:
     """What a scan of /proc sees: services and workers, but neither their past nor their queues."""
     clock, rollup = Clock(), Rollup(new_event_id)
     overrides = load_overrides(settings.services_file)
-    watcher = Watcher(ProcFs(settings.proc_root), rollup, clock, None, overrides=overrides)
+    network = own_network() if settings.only_own_network else None
+    watcher = Watcher(ProcFs(settings.proc_root), rollup, clock, None, overrides=overrides, network=network)
     watcher.scan()
     until_s = time.monotonic() + LOOK_FOR_S
     while watcher.waits_since_us() is not None and time.monotonic() < until_s:

@@ -95,7 +95,9 @@ class Watcher:
         kernel: KernelFilter | None,
         memory: Memory | None = None,
         overrides: Sequence[Override] = NONE,
+        network: str | None = None,
     ) -> None:
+        """With `network`, only services in the network namespace of that name are followed."""
         self._memory = memory
         self._kept = -1
         self._procfs = procfs
@@ -105,6 +107,7 @@ class Watcher:
         self._rollup = rollup
         self._clock = clock
         self._kernel = kernel
+        self._network = network
         self._candidates: dict[int, _Candidate] = {}
         self._unproven: dict[int, _Unproven] = {}
         self._hopeful: set[int] = set()
@@ -147,7 +150,7 @@ class Watcher:
     def _look_around(self) -> tuple[list[Event], bool]:
         events: list[Event] = []
         adopted = False
-        for found in find_masters(self._procfs, self._maker.kind):
+        for found in find_masters(self._procfs, self._maker.kind, self._network):
             known = self._rollup.services.get(found.process.pid)
             if known is None or known.start_ticks != found.process.start_ticks:
                 events += self._promote_found(found) or self._adopt(found)
@@ -218,6 +221,10 @@ class Watcher:
                 return proven
         if self._rollup.worker(record.pid, record.start_ns // NS_PER_TICK) is not None:
             self._track(record.pid, record.start_ns, Role.WORKER)  # its fork was read after its exec
+            return []
+        if self._network not in (None, self._procfs.network(record.pid)):
+            if self._kernel is not None:
+                self._kernel.untrack(record.pid)
             return []
         process = self._procfs.process(record.pid)
         if record.role == Role.MASTER and process is not None:

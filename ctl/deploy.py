@@ -237,10 +237,19 @@ async def _releases(client: Client, options: argparse.Namespace, screen: Screen)
         show(f"{_short(one['id'])}  {one['at']}  {painted}  {what} by {clean(one['who'])}{_because(one['why'])}")
         for part in one["parts"]:
             show(f"  {clean(part['host'])}: {clean(part['state'].replace('_', ' '))} {clean(part['release'])}".rstrip())
+            if said := _serves(part):
+                show(screen.paint(f"    {said}", "warning"))
         if one["outcome"] not in ("kept", ""):
             show(f"  {clean(one['text'])}")
     if not answer["deploys"]:
         raise NothingFound("nothing was deployed yet; reflexctl deploy APP begins")
+
+
+def _serves(part: Mapping[str, Any]) -> str:
+    """What a host serves, where that is another release than the deploy had for it; empty where it is the same."""
+    if part["is_unsure"]:
+        return "what it serves is not known until it is heard again"
+    return f"serves {clean(part['serves'])}" if part["serves"] not in ("", part["release"]) else ""
 
 
 async def _logs(client: Client, options: argparse.Namespace, screen: Screen) -> None:

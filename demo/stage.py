@@ -79,6 +79,7 @@ class Stage:
         self._processes: list[asyncio.subprocess.Process] = []
         self._groups: list[MemoryGroup] = []
         self._session: aiohttp.ClientSession | None = None
+        self.address = "127.0.0.1"
         self.url = ""
         self.token = ""
         self.service = SERVICE
@@ -120,7 +121,7 @@ class Stage:
         """Starts the server and waits for its ready line; on `port` again after a stop."""
         state = self.folder / "server"
         token_file = self.folder / "token"
-        command = ["-m", "server", "run", "--listen", f"127.0.0.1:{port}", "--state", str(state)]
+        command = ["-m", "server", "run", "--listen", f"{self.address}:{port}", "--state", str(state)]
         command += ["--playbooks", str(self.playbooks), "--channels", str(self.folder / "channels.toml")]
         self.server = await self._spawn("server", command + ["--first-token-file", str(token_file)])
         ready = await self._line(self.server, READY_LINE)

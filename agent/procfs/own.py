@@ -59,6 +59,11 @@ def foreign_namespaces() -> tuple[str, ...]:
     )
 
 
+def own_network() -> str:
+    """The name of this process's network namespace."""
+    return os.readlink("/proc/self/ns/net")
+
+
 @contextlib.contextmanager
 def short_path(folder: Path) -> Iterator[Path]:
     """The folder under a short name, for as long as this lasts: the address of a unix socket holds some 100 bytes.

@@ -34,12 +34,20 @@ class AppRecord:
 
 @dataclass(slots=True)
 class OrderRecord:
-    """An order that was begun; `outcome` is the event that told its end, as JSON, None until then."""
+    """An order that was begun; `outcome` is the event that told its end, as JSON, None until then.
+
+    What an order that was cut off has to know to go on: `before`, the release that served when it began, and `goes_back`,
+    why what it switched to is taken back. `folder` and `services` are the app's.
+    """
 
     phase: str
     app: str
     release: str = ""
     outcome: dict[str, Any] | None = None
+    before: str = ""
+    goes_back: str = ""
+    folder: str = ""
+    services: list[str] = field(default_factory=list)
 
 
 class Records:

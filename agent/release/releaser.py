@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.acting import ActFailed, Performer
 from agent.clock import Clock
 from agent.ids import new_event_id
+from agent.naming import release_folder
 from agent.policy import STOP_FILE, PolicyError, load_policy
 from agent.procfs import ProcFs
 from agent.release.afterwards import HOUR_US, WITHIN_US, Deaths, has_regressed
@@ -23,7 +24,7 @@ from agent.release.log import Log
 from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
 from agent.release.records import RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
-from agent.release.tidy import releases_of, tidy
+from agent.release.tidy import current_of, releases_of, tidy
 from agent.release.watch import Observer
 from agent.release.words import build_environment
 from agent.reporter import Reporter
@@ -42,6 +43,7 @@ from agent.wire import (
     is_signed_order,
     order_from_json,
 )
+from agent.wire.app import App
 
 AHEAD_US = 60_000_000
 MOST_COMPARED = 6
@@ -91,29 +93,36 @@ class Releaser:
         self._records = Records(state_dir / RECORDS_FILE)
         self._deaths = Deaths()
         self._under: dict[str, _Under] = {}
+        self._next: dict[str, Order] = {}
+        self._is_stopping = False
         self._observers: dict[str, Observer] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
 
     def open(self) -> None:
         """Tells of orders that an earlier end of the agent cut off; the server orders them again."""
         for id_, record in self._records.cut():
+            serves = self._serves(record.folder, record.services)
+            runs = f"its services run {serves}" if self._running(record.services) else "no service of it is seen"
             text = (
-                f"The agent on {self._host} ended in the middle of the {record.phase} of {record.app}; "
-                f"{self._serving_text(record.app)}. It goes on when the server orders it again."
+                f"The agent on {self._host} ended in the middle of the {record.phase} of {record.app}; {runs}. "
+                "It goes on when the server orders it again."
             )
             attrs = {"order": id_, "phase": record.phase, "app": record.app, "release": record.release}
-            self._report("release.interrupted", "warning", text, None, attrs)
+            self._report("release.interrupted", "warning", text, None, {**attrs, "serves": serves})
 
-    def _serving_text(self, app: str) -> str:
-        releases = {
-            s.release
-            for s in self._services.values()
-            if s.stopped_event is None and s.release and s.name.startswith(app)
-        }
-        return f"its services run {' and '.join(sorted(releases))}" if releases else "no service of it is seen"
+    def _serves(self, folder: str, services: Collection[str]) -> str:
+        """The release that these services run, with commas where they run several; what the link names where none runs."""
+        return ", ".join(self._running(services)) or current_of(Layout(folder)) or ""
+
+    def _running(self, services: Collection[str]) -> list[str]:
+        """Releases that masters of these services have as their working folder now."""
+        living = [s for s in self._services.values() if s.name in services and s.stopped_event is None]
+        processes = [one for one in (self._procfs.process(s.master_pid) for s in living) if one is not None]
+        return sorted({release for one in processes if (release := release_folder(one.folder)) is not None})
 
     async def stop(self) -> None:
         """Cuts off what is under way; the next start tells of it."""
+        self._is_stopping = True
         tasks = [one.task for one in self._under.values()] + list(self._looks.values())
         for task in tasks:
             task.cancel()
@@ -190,7 +199,7 @@ class Releaser:
         elif order.phase == "cancel":
             self._cancel(order)
         elif all(one.order.id != order.id for one in self._under.values()):
-            self._begin(order, is_cut=known is not None)
+            self._take_on(order)
 
     def _believed(self, value: object, signature: object) -> Order:
         try:
@@ -208,16 +217,36 @@ class Releaser:
 
     def _cancel(self, order: Order) -> None:
         """What is prepared is dropped; what is switched goes back, in order."""
+        waits = self._next.get(order.app.name)
+        if waits is not None and waits.id == order.release:
+            del self._next[order.app.name]
+            self._end(waits, "release.failed", "warning", "was cancelled", None, reason="cancelled")
         for one in self._under.values():
             if one.order.id == order.release:
                 one.is_cancelled = True
                 if one.order.phase == "prepare":
                     one.task.cancel()
 
-    def _begin(self, order: Order, *, is_cut: bool) -> None:
+    def _take_on(self, order: Order) -> None:
+        """Begins an order, or lets it wait for the end of another one of its app; the latest of those that wait."""
+        try:
+            self._check_time(order)
+        except OrderRefused as refused:
+            self._end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
+            return
+        if order.app.name not in self._under:
+            self._begin(order)
+            return
+        if (waits := self._next.get(order.app.name)) is not None and waits.id != order.id:
+            text = "refused: another order for it is under way, and a later one waits"
+            self._end(waits, "release.refused", "warning", text, None, reason="busy")
+        self._next[order.app.name] = order
+
+    def _begin(self, order: Order) -> None:
+        is_cut = order.id in self._records.orders
         try:
             self._check(order)
-            self._records.orders[order.id] = OrderRecord(order.phase, order.app.name, order.release)
+            self._note(order)
             self._records.save()
         except OrderRefused as refused:
             self._end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
@@ -229,16 +258,25 @@ class Releaser:
         task = asyncio.ensure_future(self._answer(order, is_cut=is_cut))
         self._under[order.app.name] = _Under(order, task)
 
-    def _check(self, order: Order) -> None:
-        now_us, app = self._clock.now_us(), order.app
+    def _note(self, order: Order) -> None:
+        """Remembers what is begun; what was cut off of this app before is not gone on with any more."""
+        orders, name = self._records.orders, order.app.name
+        for id_ in [id_ for id_, one in self._records.cut() if one.app == name and id_ != order.id]:
+            del orders[id_]
+        record = orders.setdefault(order.id, OrderRecord(order.phase, name, order.release))
+        record.folder, record.services = order.app.folder, _services(order.app)
+
+    def _check_time(self, order: Order) -> None:
+        now_us = self._clock.now_us()
         if order.host != self._host:
             raise OrderRefused("foreign", f"it is for the host {order.host}, and this is {self._host}")
         if now_us >= order.expires_us or order.issued_us > now_us + AHEAD_US:
             raise OrderRefused(
                 "expired", "it is not good at this time by the clock of this host; do the clocks differ?"
             )
-        if app.name in self._under:
-            raise OrderRefused("busy", f"another order for {app.name} is under way")
+
+    def _check(self, order: Order) -> None:
+        app = order.app
         if self._stop_file.exists():
             raise OrderRefused("killed", f"acting is stopped on this host by {self._stop_file}")
         try:
@@ -272,7 +310,7 @@ class Releaser:
             elif order.phase == "switch":
                 await self._switch(order, told, is_cut=is_cut)
             else:
-                await self._roll_back(order, told)
+                await self._roll_back(order, told, is_cut=is_cut)
         except ReleaseFailed as failed:
             self._end(order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, step=failed.step)
         except OrderRefused as refused:
@@ -288,6 +326,8 @@ class Releaser:
             self._end(order, "release.failed", "warning", f"failed: the agent met a defect: {defect!r:.200}", told)
         finally:
             self._under.pop(name, None)
+            if not self._is_stopping and (follows := self._next.pop(name, None)) is not None:
+                self._begin(follows)
 
     # Phases.
 
@@ -317,7 +357,13 @@ class Releaser:
             raise ReleaseFailed("switch", f"there is no release {order.release} in {app.folder}")
         observer = self._observe(order)
         before: dict[str, Seen] = {} if is_cut else observer.turn()
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = Switch(
+            order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told), is_cut=is_cut
+        )
+        known = self._records.orders[order.id]
+        if known.goes_back:
+            await self._take_back(order, told, switch, Verdict("worse", (known.goes_back,), ()), order.cause)
+            return
         if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
             await self._migrate(order, told)
         now_us = self._clock.now_us()
@@ -325,7 +371,8 @@ class Releaser:
         record.usual = usual | {one.service: self._deaths.lately(one.service, now_us, HOUR_US) for one in app.jobs}
         record.switched_us = now_us
         began = time.monotonic()
-        done = await switch.to(order.release)
+        self._note_before(known, switch, order.release)
+        done = await switch.to(order.release, before=known.before)
         if done.before and done.before != order.release:
             record.before = done.before
         record.serving = order.release
@@ -342,6 +389,12 @@ class Releaser:
             await self._take_back(order, told, switch, verdict, switched)
             return
         await self._keep(order, told, verdict, switched)
+
+    def _note_before(self, known: OrderRecord, switch: Switch, to: str) -> None:
+        """Remembers what served before the link changes: an order that is cut off in the middle goes on with that."""
+        current, serving = switch.current or "", self._records.app(known.app).serving
+        known.release, known.before = to, known.before or (current if current != to else serving)
+        self._records.save()
 
     async def _watch(self, order: Order, observer: Observer, before: Mapping[str, Seen]) -> Verdict:
         """Judges once a second, and ends early only for what is worse."""
@@ -368,12 +421,14 @@ class Releaser:
         commit = record.commits.get(order.release, order.release)
         if not self._under[order.app.name].is_cancelled:
             record.bad[commit] = told.clean(why)[:300]
+        self._records.orders[order.id].goes_back = told.clean(why)
+        self._records.save()
         if not record.before:
             text = f"is worse than it may be ({why}), and there is no release to go back to: {order.release} goes on serving"
             self._end(order, "release.failed", "critical", text, told, step="watch", cause=cause)
             return
         began = time.monotonic()
-        done = await switch.to(record.before, is_back=True)
+        done = await switch.to(record.before, before=order.release, is_back=True)
         took_s = time.monotonic() - began
         record.serving, record.before = record.before, ""
         back = (
@@ -383,7 +438,7 @@ class Releaser:
         text += f"; commit {commit[:COMMIT_CHARS]} is remembered as bad" if commit in record.bad else ""
         self._end(
             order, "release.rolled_back", "warning", text, told, *_evidence(verdict), cause=cause,
-            took_s=round(took_s, 2), web_s=round(done.web_s, 2), serves=record.serving, commit=commit, ways=_ways(done),
+            took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=_ways(done),
         )  # fmt: skip
 
     async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str) -> None:
@@ -404,19 +459,23 @@ class Releaser:
             commit=commit,
         )  # fmt: skip
 
-    async def _roll_back(self, order: Order, told: Log) -> None:
-        app, record = order.app, self._records.app(order.app.name)
-        target = order.release or record.before
+    async def _roll_back(self, order: Order, told: Log, *, is_cut: bool) -> None:
+        app, record, known = order.app, self._records.app(order.app.name), self._records.orders[order.id]
+        target = order.release or known.release or record.before
         if not target or target not in releases_of(Layout(app.folder)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = Switch(
+            order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told), is_cut=is_cut
+        )
         began = time.monotonic()
-        done = await switch.to(target, is_back=True)
+        self._note_before(known, switch, target)
+        done = await switch.to(target, before=known.before, is_back=True)
         took_s = time.monotonic() - began
-        record.before, record.serving = done.before or "", target
-        text = f"serves {target} again instead of {done.before}, after {took_s:.1f} s, as it was asked to"
+        record.before, record.serving = known.before, target
+        text = f"serves {target} again instead of {known.before}, after {took_s:.1f} s, as it was asked to"
+        commit: dict[str, Scalar] = {"commit": record.commits[target]} if target in record.commits else {}
         self._end(
-            order, "release.rolled_back", "info", text, told, took_s=round(took_s, 2), serves=target, ways=_ways(done)
+            order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=_ways(done)
         )
 
     async def _migrate(self, order: Order, told: Log) -> None:
@@ -461,6 +520,7 @@ class Releaser:
         text = f"{order.app.name} on {self._host} serves release {order.release}{before}, after {took_s:.1f} s ({ways})"
         text = ". ".join(["; ".join([text, *done.notes]), f"It is watched for {order.app.watch.for_s:g} s."])
         attrs: dict[str, Scalar] = {"before": done.before or "", "took_s": round(took_s, 2), "ways": _ways(done)}
+        attrs["serves"] = self._serves(order.app.folder, _services(order.app))
         return self._report("release.switched", "info", text, order, attrs)
 
     def _end(
@@ -469,6 +529,7 @@ class Releaser:
     ) -> None:  # fmt: skip
         """Tells the outcome, and keeps it for whoever orders the same again."""
         attrs |= of or {}
+        attrs["serves"] = self._serves(order.app.folder, _services(order.app))
         if told is not None:
             artifact = told.artifact(new_event_id(self._clock.now_us()))
             self._reporter.artifact(artifact)
@@ -523,6 +584,11 @@ class Releaser:
             evidence=evidence,
             attrs={**named, **attrs},
         )
+
+
+def _services(app: App) -> list[str]:
+    """What says which release of an app serves: what answers requests, else its Celery nodes."""
+    return [one.service for one in app.web] or [one.service for one in app.jobs]
 
 
 def _of(prepared: Prepared) -> dict[str, Scalar]:

@@ -34,12 +34,16 @@ from agent.release.choice import (
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.prepare import BOOT_POLL_S, SHORT_S, ReleaseFailed
+from agent.release.tidy import current_of
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order, Target
 from agent.wire.app import Jobs, Web
 
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
+
+STRANGERS_S = 10.0
+"""How long children of a master may take to show whether they are a second one that an earlier try began."""
 
 LINKS = 'while [ $# -gt 1 ]; do ln -sfnT "$1" "$2.new" && mv -fT "$2.new" "$2" || exit; shift 2; done'
 """For sh: makes links, given as pairs of target and link, each in one step, whatever was there."""
@@ -77,8 +81,11 @@ class Switch:
         *,
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
+        is_cut: bool = False,
     ) -> None:
+        """`is_cut`: an earlier try was cut off in the middle, so that some of it may be done."""
         self._order = order
+        self._is_cut = is_cut
         self._app = order.app
         self._runner = runner
         self._performer = performer
@@ -89,17 +96,17 @@ class Switch:
     @property
     def current(self) -> str | None:
         """The release that the link names."""
-        try:
-            return os.path.basename(os.readlink(self._layout.current))
-        except OSError:
-            return None
+        return current_of(self._layout)
 
-    async def to(self, release: str, *, is_back: bool = False) -> Switched:
+    async def to(self, release: str, *, before: str, is_back: bool = False) -> Switched:
         """Lets every service of the app serve the release. Raises ReleaseFailed when the release before serves again, or still.
 
+        `before` is what served when this was begun, empty where nothing did.
         On the way back what answers requests goes first; on the way there a node takes new tasks before the web sends any.
         """
-        done, began = Switched(self.current, release), time.monotonic()
+        done, began = Switched(before or None, release), time.monotonic()
+        for web in self._app.web:
+            await self._settle(web)
         self._check_ways(done)
         await self._link(release)
         changed: list[Web] = []
@@ -183,7 +190,9 @@ class Switch:
             )
             return
         began, way = time.monotonic(), self._way(web, view)
-        if way == "handover":
+        if await self._is_done(web, view, release):
+            self._say(f"{web.service} runs {release} already")
+        elif way == "handover":
             done.notes += await self._hand_over(web, view, release)
         elif way == "reload":
             await self._reload(web, view, release)
@@ -193,6 +202,50 @@ class Switch:
         took_s = time.monotonic() - began
         self._say(f"{web.service} serves {release} by {way} after {took_s:.2f} s")
         self._stepped(f"{way} of {web.service}", took_s)
+
+    async def _settle(self, web: Web) -> None:
+        """Where a handover was cut off and two masters serve, one stays: the new one if it gets ready, else the other."""
+        view = self._performer.view(web.service, None)
+        if view is not None and self._is_cut:
+            within_s = min(web.boot_s, STRANGERS_S)
+            await self._performer.until(lambda: not self._performer.strangers(view.master), within_s)
+        masters = self._performer.views(web.service)
+        if len(masters) < 2 or not self._has_begun(masters[0], masters[-1]):
+            return
+        new, pid = masters[-1], masters[-1].master.pid
+        count = max(self._performer.settings(new).workers or masters[0].size, 1)
+
+        def is_ready() -> bool:
+            now = self._performer.of_master(pid)
+            if now is None:
+                return True
+            is_alone = now.kind == "uvicorn" and count == 1 and not now.workers
+            return self._performer.serves(now) if is_alone else sum(one.is_ready for one in now.workers) >= count
+
+        stays = await self._performer.until(is_ready, web.boot_s) and self._performer.of_master(pid) is not None
+        self._say(f"a handover of {web.service} was cut off; the {'new' if stays else 'old'} master stays")
+        if stays and new.kind in BY_KEEPER:
+            await self._lead(web, self._beginner(new), new)
+            return
+        for other in masters[:-1] if stays else masters[1:]:
+            await self._retire(other, GRACE_S)
+
+    def _has_begun(self, old: ServiceView, new: ServiceView) -> bool:
+        """Whether a master was begun by the other, or by the keeper of both."""
+        parent = self._performer.parent(new.master)
+        if parent is None:
+            return False
+        return parent.pid == old.master.pid or (
+            holds_socket(parent.argv) and parent == self._performer.parent(old.master)
+        )
+
+    async def _is_done(self, web: Web, view: ServiceView, release: str) -> bool:
+        """Whether an earlier try has brought the service there; its workers are waited for."""
+        if not self._is_cut or self._is_wrong(view, release):
+            return False
+        count = self._performer.settings(view).workers or view.size
+        await self._performer.perform((WaitNewReady(frozenset(), max(count, 1), web.boot_s),), view)
+        return True
 
     async def _hand_over(self, web: Web, old: ServiceView, release: str) -> tuple[str, ...]:
         """A second master serves, the old one finishes its requests and ends; what is worth telling of that."""
@@ -215,8 +268,12 @@ class Switch:
         if beginner == old.master:
             end = (SendSignal(old.master, "TERM", "finish its requests and end"), WaitGone(old.master, GRACE_S))
             return await self._performer.perform(end, old)
+        return await self._lead(web, beginner, new)
+
+    async def _lead(self, web: Web, keeper: Target, new: ServiceView) -> tuple[str, ...]:
+        """The keeper leads clients to the new master, and lets all others end when they have answered theirs."""
         lead = SendSignal(
-            beginner, "WINCH", "lead clients to the new master, let the old one finish its requests and end"
+            keeper, "WINCH", "lead clients to the new master, let the old one finish its requests and end"
         )
         rest = [
             one.master for one in self._performer.others(web.service, new.master) if self._performer.process(one.master)

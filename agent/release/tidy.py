@@ -20,6 +20,14 @@ def releases_of(layout: Layout) -> list[str]:
         return []
 
 
+def current_of(layout: Layout) -> str | None:
+    """The release that the link names; None where there is no link."""
+    try:
+        return os.path.basename(os.readlink(layout.current))
+    except OSError:
+        return None
+
+
 async def tidy(
     layout: Layout, runner: Runner, *, keep: int, besides: Collection[str], say: Callable[[str], None]
 ) -> None:

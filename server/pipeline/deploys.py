@@ -23,6 +23,7 @@ class Part:
     """One host of a deploy. `order` is the id of the order that it is at, `since_us` when that was sent first.
 
     `commit` and `release` are what the host has made; `said` is its last sentence, `ended_by` the kind of that event.
+    `serves` is the release that it last said to serve. `is_unsure`: it was left in the middle, so only it can say what serves.
     """
 
     host: str
@@ -34,6 +35,8 @@ class Part:
     said: str = ""
     ended_by: str = ""
     has_switched: bool = False
+    serves: str = ""
+    is_unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,10 @@ class Deploy:
         """The host that is at that order."""
         return next((one for one in self.parts if one.order == order), None)
 
+    def part_of(self, host: str) -> Part | None:
+        """What that host has done of it; None if it is not for that host."""
+        return next((one for one in self.parts if one.host == host), None)
+
     def with_part(self, part: Part) -> Deploy:
         """The same with another state of one host."""
         return replace(self, parts=tuple(part if one.host == part.host else one for one in self.parts))
@@ -89,7 +96,7 @@ class Hold:
 class State:
     """Everything. `serial` and `seed` make ids; `present` are hosts that can be reached now, which is not written down.
 
-    `gone_us` has since when a host that is at work cannot be reached.
+    `gone_us` has since when a host cannot be reached that could be before, or that the server has not heard since its start.
     """
 
     seed: str

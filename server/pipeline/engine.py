@@ -34,9 +34,6 @@ from server.pipeline.deploys import (
 from server.pipeline.site import Site
 
 SECOND_US = 1_000_000
-PATIENCE_US = 120 * SECOND_US
-"""A host that is at work and cannot be reached for so long is away: the deploy goes on without it."""
-
 SLACK_US = 300 * SECOND_US
 """How much longer than its app allows a phase may take."""
 
@@ -118,9 +115,10 @@ class _Turn:
         unknown = [host for host in push.hosts if host not in site.hosts]
         if unknown:
             raise Rejected(f"{push.app} is not served by {', '.join(unknown)}; its hosts are {', '.join(site.hosts)}")
-        for waiting in [one for one in self._deploys.values() if one.app == push.app and one.stage == "queued"]:
-            self._finish(waiting, "cancelled", f"was overtaken by a later push of {push.ref}")
         hosts = push.hosts or site.hosts
+        for waiting in [one for one in self._deploys.values() if one.app == push.app and one.stage == "queued"]:
+            if {part.host for part in waiting.parts} <= set(hosts):
+                self._finish(waiting, "cancelled", f"was overtaken by a later push of {push.ref}")
         deploy = Deploy(
             id=self._new_id(),
             app=push.app,
@@ -134,7 +132,7 @@ class _Turn:
             parts=tuple(Part(host) for host in hosts),
         )
         self._put(deploy)
-        if why := self._in_the_way(deploy):
+        if why := self._in_the_way(deploy) or self._awaited(deploy.first.host, site):
             text = f"{_subject(deploy)} waits: {why}."
             deploy = replace(deploy, cause=self._tell("deploy.queued", "info", text, deploy))
             self._put(deploy)
@@ -151,7 +149,10 @@ class _Turn:
         ):
             return
         release = str(event.attrs.get("release", "")) or part.release
-        part = replace(part, release=release, said=event.text, commit=str(event.attrs.get("commit", "")) or part.commit)
+        commit, serves = (str(event.attrs.get(name, "")) for name in ("commit", "serves"))
+        part = replace(
+            part, release=release, said=event.text, commit=commit or part.commit, serves=serves or part.serves
+        )
         if event.kind == "release.switched":
             self._put(deploy.with_part(replace(part, has_switched=True)))
             return
@@ -168,7 +169,7 @@ class _Turn:
         if part.state == "going_back" or (is_back and deploy.is_rollback):
             after = ("kept" if deploy.is_rollback else "went_back") if is_back else "failed"
         has_switched = after == "kept" and not is_back
-        part = replace(part, state=after, order="", ended_by=event.kind, has_switched=has_switched)
+        part = replace(part, state=after, order="", ended_by=event.kind, has_switched=has_switched, is_unsure=False)
         self._put(deploy.with_part(part))
 
     def present_is(self, host: str, *, is_there: bool) -> None:
@@ -181,19 +182,15 @@ class _Turn:
             self._gone_us.setdefault(host, self._now_us)
 
     def _catch_up(self, host: str) -> None:
-        """A host that was away when its app was deployed gets what the others have."""
+        """A host that was away when its app was deployed, or left in the middle, gets what the others have."""
         for app, site in self._sites.items():
-            latest = max(
-                (one for one in self._deploys.values() if one.app == app and host in {part.host for part in one.parts}),
-                key=lambda one: one.at_us,
-                default=None,
-            )
-            if host not in site.hosts or latest is None or latest.outcome != "kept" or latest.is_rollback:
+            found = [one for one in self._deploys.values() if one.app == app and one.part_of(host) is not None]
+            mine = sorted(found, key=lambda one: one.at_us)
+            if host not in site.hosts or not mine or not mine[-1].is_over:
                 continue
-            part = next(one for one in latest.parts if one.host == host)
-            commit = next((one.commit for one in latest.parts if one.state == "kept" and one.commit), "")
-            if part.state == "away" and commit:
-                self.push(Push(app, commit, "Reflex", f"{host} was away when {latest.ref} was deployed", hosts=(host,)))
+            if missed := _missed(mine, host):
+                commit, why = missed
+                self.push(Push(app, commit, "Reflex", why, hosts=(host,)))
 
     def cancel(self, given: Cancelled) -> None:
         deploy = self._deploys.get(given.deploy)
@@ -261,7 +258,7 @@ class _Turn:
         return ""
 
     def _queued(self, deploy: Deploy, site: Site) -> None:
-        if self._in_the_way(deploy):
+        if self._in_the_way(deploy) or self._awaited(deploy.first.host, site):
             return
         there = [part.host for part in deploy.parts if part.host in self._present]
         if deploy.first.host not in there:
@@ -278,15 +275,19 @@ class _Turn:
         cause = self._tell("deploy.started", "info", text, deploy)
         self._put(replace(deploy, stage="back" if deploy.is_rollback else "prepare", cause=cause))
 
-    def _prepare(self, deploy: Deploy, _site: Site) -> None:
+    def _awaited(self, host: str, site: Site) -> str:
+        """Why a host that cannot be reached now may come back in time; empty if it is there, or is away for good."""
+        gone_us = self._gone_us.get(host)
+        if host in self._present or gone_us is None or self._now_us - gone_us > site.patience_s * SECOND_US:
+            return ""
+        return f"{host} cannot be reached at the moment"
+
+    def _prepare(self, deploy: Deploy, site: Site) -> None:
         """Every host that can be reached builds; none switches before all have."""
         waiting = [part for part in deploy.parts if part.state == "waiting"]
         if waiting and not deploy.cancelled_by:
             for part in waiting:
-                if part.host in self._present:
-                    self._send(deploy.id, part, "prepare", "preparing")
-                else:
-                    self._mark_away(deploy.id, part)
+                self._send_or_miss(deploy.id, part, site, "prepare", "preparing")
             return
         if any(part.state in AT_WORK for part in deploy.parts):
             return
@@ -312,11 +313,15 @@ class _Turn:
         elif first.state == "kept":
             rest = [part.host for part in deploy.parts if part.state == "prepared"]
             if rest:
-                text = f"{first.host} keeps {_subject(deploy)}; {', '.join(rest)} follow."
+                text = f"{first.host} keeps {_object(deploy)}; {', '.join(rest)} follow."
                 self._tell("deploy.step", "info", text, deploy)
             self._put(replace(deploy, stage="rest"))
         elif first.state in OVER:
-            self._finish(deploy, _outcome_of(deploy), f"did not stay on its first host: {first.said or _away(first)}")
+            self._finish(
+                deploy,
+                _outcome_of(deploy),
+                f"did not stay on its first host: {first.said or f'{first.host} cannot be reached'}",
+            )
 
     def _rest(self, deploy: Deploy, site: Site) -> None:
         failed = [part for part in deploy.parts if part.state == "failed"]
@@ -327,11 +332,9 @@ class _Turn:
                 self._stop(deploy, site, failed)
             return
         if next_ones:
-            for part in next_ones[: max(site.batch - len(at_work), 0)]:
-                if part.host in self._present:
-                    self._send(deploy.id, part, "switch", "switching")
-                else:
-                    self._mark_away(deploy.id, part)
+            ready = [part for part in next_ones if not self._awaited(part.host, site)]
+            for part in ready[: max(site.batch - len(at_work), 0)]:
+                self._send_or_miss(deploy.id, part, site, "switch", "switching")
             return
         if not at_work:
             self._kept(deploy, failed)
@@ -347,33 +350,20 @@ class _Turn:
         have = [part.host for part in deploy.parts if part.has_switched]
         self._finish(deploy, _outcome_of(deploy), f"goes no further; {', '.join(have)} serve it: {why}")
 
-    def _back(self, deploy: Deploy, _site: Site) -> None:
+    def _back(self, deploy: Deploy, site: Site) -> None:
         begin = [part for part in deploy.parts if part.state == ("waiting" if deploy.is_rollback else "kept")]
         if begin and not (deploy.is_rollback and deploy.cancelled_by):
             for part in begin:
-                if part.host in self._present:
-                    release = deploy.ref if deploy.is_rollback else ""
-                    self._send(deploy.id, replace(part, release=release), "rollback", "going_back")
-                else:
-                    self._mark_away(deploy.id, part)
+                release = deploy.ref if deploy.is_rollback else ""
+                self._send_or_miss(deploy.id, replace(part, release=release), site, "rollback", "going_back")
             return
         if any(part.state in AT_WORK for part in deploy.parts):
             return
-        odd = [
-            part
-            for part in deploy.parts
-            if part.state in ("failed", "away") and (deploy.is_rollback or part.has_switched)
-        ]
         if deploy.is_rollback:
-            self._kept(deploy, odd)
+            self._kept(deploy, [part for part in deploy.parts if part.state == "failed"])
             return
-        mixed = (
-            f"; look at {', '.join(part.host for part in odd)}: what serves there is not known for certain"
-            if odd
-            else ""
-        )
         outcome: Outcome = "cancelled" if deploy.cancelled_by else "rolled_back"
-        self._finish(deploy, outcome, f"was taken back{mixed}: {deploy.text}")
+        self._finish(deploy, outcome, f"was taken back: {deploy.text}")
 
     def _kept(self, deploy: Deploy, failed: Sequence[Part]) -> None:
         good = [part.host for part in deploy.parts if part.state == "kept"]
@@ -389,10 +379,11 @@ class _Turn:
             if part.state not in AT_WORK:
                 continue
             gone_us = self._gone_us.get(part.host)
-            if gone_us is not None and self._now_us - max(gone_us, part.since_us) > PATIENCE_US:
+            if gone_us is not None and self._now_us - max(gone_us, part.since_us) > site.patience_s * SECOND_US:
                 self._mark_away(deploy.id, part)
             elif self._now_us - part.since_us > _longest_us(site, part):
-                late = replace(part, state="failed", order="", said=f"{part.host} did not come to an end in time.")
+                said = f"{part.host} did not come to an end in time."
+                late = replace(part, state="failed", order="", said=said, is_unsure=part.state != "preparing")
                 self._put(self._deploys[deploy.id].with_part(late))
 
     # The small change.
@@ -400,9 +391,17 @@ class _Turn:
     def _mark_away(self, id_: str, part: Part) -> None:
         deploy = self._deploys[id_]
         was = f" in the middle of {part.state.replace('_', ' ')}" if part.state in AT_WORK else ""
-        text = f"{part.host} cannot be reached{was}, so {_subject(deploy)} goes on without it."
+        text = f"{part.host} cannot be reached{was}, so {_object(deploy)} goes on without it."
         self._tell("deploy.step", "warning", text, deploy, host=part.host)
-        self._put(deploy.with_part(replace(part, state="away", said=text)))
+        is_unsure = part.state in ("switching", "going_back", "kept")
+        self._put(deploy.with_part(replace(part, state="away", said=text, is_unsure=is_unsure)))
+
+    def _send_or_miss(self, id_: str, part: Part, site: Site, phase: Phase, state: PartState) -> None:
+        """Orders a host to do something; one that cannot be reached is waited for a while, and then gone on without."""
+        if part.host in self._present:
+            self._send(id_, part, phase, state)
+        elif not self._awaited(part.host, site):
+            self._mark_away(id_, part)
 
     def _send(self, id_: str, part: Part, phase: Phase, state: PartState, *, migrates: bool = False) -> None:
         deploy = self._deploys[id_]
@@ -411,11 +410,16 @@ class _Turn:
         self._orders.append(replace(_wanted(deploy, part), phase=phase, migrates=migrates))
 
     def _finish(self, deploy: Deploy, outcome: Outcome, how: str) -> None:
-        severity: Severity = "info" if outcome in ("kept", "cancelled") else "warning"
-        how = how if how.endswith(".") else f"{how}."
+        what_serves = _what_serves(deploy)
+        severity: Severity = "info" if outcome in ("kept", "cancelled") and not what_serves else "warning"
+        how = " ".join([how if how.endswith(".") else f"{how}.", *([what_serves] if what_serves else [])])
         text = f"{_subject(deploy)} {how}"
-        self._tell("deploy.finished", severity, text, deploy, {"outcome": outcome})
+        mixed: dict[str, Scalar] = {"serves": what_serves} if what_serves else {}
+        self._tell("deploy.finished", severity, text, deploy, {"outcome": outcome, **mixed})
         self._put(replace(deploy, stage="done", outcome=outcome, text=how, ended_us=self._now_us))
+        for part in deploy.parts:
+            if (part.state == "away" or part.is_unsure) and part.host in self._present:
+                self._catch_up(part.host)
 
     def _put(self, deploy: Deploy) -> None:
         self._deploys[deploy.id] = deploy
@@ -492,6 +496,43 @@ def _longest_us(site: Site, part: Part) -> int:
     return int(seconds * SECOND_US) + SLACK_US
 
 
+def _missed(deploys: Sequence[Deploy], host: str) -> tuple[str, str] | None:
+    """The commit that a host of these deploys, oldest first, should serve and may not, and why; None if it does."""
+    why = ""
+    for deploy in reversed(deploys):
+        part = deploy.part_of(host)
+        assert part is not None
+        if deploy.outcome == "kept":
+            commit = next((one.commit for one in deploy.parts if one.state == "kept" and one.commit), "")
+            why = why or (_left_out(deploy, part) if part.state == "away" or part.is_unsure else "")
+            return (commit, why) if commit and why else None
+        why = why or (_left_out(deploy, part) if part.is_unsure else "")
+    return None
+
+
+def _what_serves(deploy: Deploy) -> str:
+    """Which hosts serve what, as a sentence, where they differ or it is not known; empty where all serve the same."""
+    serving: dict[str, list[str]] = {}
+    for part in deploy.parts:
+        if part.serves and not part.is_unsure:
+            serving.setdefault(_commit_of(part.serves), []).append(part.host)
+    unsure = [part.host for part in deploy.parts if part.is_unsure]
+    if len(serving) < 2 and not unsure:
+        return ""
+    said = [f"{', '.join(hosts)} {_serve(hosts)} {commit}" for commit, hosts in serving.items()]
+    said += [f"what {', '.join(unsure)} {_serve(unsure)} is not known until heard"] if unsure else []
+    return f"Hosts differ: {'; '.join(said)}."
+
+
+def _serve(hosts: Sequence[str]) -> str:
+    return "serves" if len(hosts) == 1 else "serve"
+
+
+def _commit_of(serves: str) -> str:
+    """The commits in the names of releases, which differ from host to host by their times."""
+    return " and ".join(one.rpartition("-")[2] for one in serves.split(", "))
+
+
 def _is_at_work(deploy: Deploy) -> bool:
     return deploy.stage not in ("queued", "done")
 
@@ -508,9 +549,15 @@ def _subject(deploy: Deploy) -> str:
     return f"The {'rollback' if deploy.is_rollback else 'deploy'} of {deploy.app} to {what or 'the release before'}"
 
 
+def _object(deploy: Deploy) -> str:
+    return _subject(deploy).replace("The", "the", 1)
+
+
 def _because(why: str) -> str:
     return f": {why}" if why else ""
 
 
-def _away(part: Part) -> str:
-    return f"{part.host} cannot be reached"
+def _left_out(deploy: Deploy, part: Part) -> str:
+    what = deploy.ref or "the release before"
+    how = f"was left in the middle when {what}" if part.is_unsure else f"was away when {what}"
+    return f"{part.host} {how} was deployed"

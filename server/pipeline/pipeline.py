@@ -110,8 +110,9 @@ class Pipeline:
             holds={app: Hold(**value) for app, value in parts.get("hold", {}).items()},
         )
         now_us = _now_us()
-        at_work = {part.host for one in self._state.deploys.values() if not one.is_over for part in one.parts}
-        self._state = replace(self._state, gone_us=dict.fromkeys(at_work, now_us))
+        known = {host for site in self.sites.values() for host in site.hosts}
+        known |= {part.host for one in self._state.deploys.values() if not one.is_over for part in one.parts}
+        self._state = replace(self._state, gone_us=dict.fromkeys(known, now_us))
         for deploy in self._state.deploys.values():
             if not deploy.is_over:
                 self.logs.begin(deploy.id)

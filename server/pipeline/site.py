@@ -27,12 +27,13 @@ OnFailure = Literal["rollback", "leave"]
 ON_FAILURES: tuple[OnFailure, ...] = get_args(OnFailure)
 MOST_HOSTS = 500
 SECOND_US = 1_000_000
+PATIENCE_US = 120 * SECOND_US
 SECRET_NAME = "repository"
 """The name of the secret that the repository is fetched with: a private key, or a token for https."""
 
 _KEYS = (
     "app", "repository", "ref", "hosts", "batch", "stop_after", "on_failure", "user", "folder", "shared", "keep", "build",
-    "checks", "migrate", "web", "celery", "watch", "environment", "secrets",
+    "checks", "migrate", "web", "celery", "watch", "environment", "secrets", "patience",
 )  # fmt: skip
 _BUILD = ("python", "requirements", "commands", "within", "least_free_mb")
 _MIGRATE = ("command", "when", "within")
@@ -51,7 +52,8 @@ class Site:
     """An app, the hosts that serve it, and how they follow one another.
 
     The first host is a barrier: the others get a release once it is kept there, `batch` of them at a time, and no more
-    of them once `stop_after` have failed. `secrets` names those that the environment takes from the vault.
+    of them once `stop_after` have failed. One that cannot be reached for longer than `patience_s` is gone on without.
+    `secrets` names those that the environment takes from the vault.
     """
 
     app: App
@@ -60,6 +62,7 @@ class Site:
     stop_after: int = 1
     on_failure: OnFailure = "rollback"
     secrets: tuple[str, ...] = ()
+    patience_s: float = 120.0
 
 
 def read_site(text: str, file: str) -> Site:
@@ -81,11 +84,12 @@ def read_site(text: str, file: str) -> Site:
     batch = fields.whole("batch", 1, least=1, most=MOST_HOSTS)
     stop_after = fields.whole("stop_after", 1, least=1, most=MOST_HOSTS)
     on_failure = fields.choice("on_failure", ON_FAILURES) or "rollback"
+    patience_s = fields.span_us("patience", PATIENCE_US, least_us=SECOND_US) / SECOND_US
     app = None if problems else _checked(plain, fields, root)
     if problems or app is None:
         raise SiteError(file, problems)
     on = next(one for one in ON_FAILURES if one == on_failure)
-    return Site(app, hosts, batch, stop_after, on, secrets)
+    return Site(app, hosts, batch, stop_after, on, secrets, patience_s)
 
 
 def _checked(plain: Mapping[str, Any], fields: Fields, root: Located) -> App | None:

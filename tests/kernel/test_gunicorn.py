@@ -17,7 +17,7 @@ import pytest
 from agent.clock import Clock
 from agent.ids import new_event_id
 from agent.memory import Memory
-from agent.procfs import ProcFs
+from agent.procfs import ProcFs, own_network
 from agent.rollup import Rollup
 from agent.watcher import Watcher
 from agent.wire import Event
@@ -36,11 +36,11 @@ def app(environ, start_response):
 class Host:
     """A watcher of this machine, pumped by hand; only services named `service` are listened to."""
 
-    def __init__(self, source: Any, service: str, memory: Memory | None = None) -> None:
+    def __init__(self, source: Any, service: str, memory: Memory | None = None, network: str | None = None) -> None:
         self._source = source
         self._service = service
         self.rollup = Rollup(new_event_id)
-        self.watcher = Watcher(ProcFs(Path("/proc")), self.rollup, Clock(), source, memory)
+        self.watcher = Watcher(ProcFs(Path("/proc")), self.rollup, Clock(), source, memory, network=network)
         self.events: list[Event] = []
 
     def _keep(self, events: list[Event]) -> None:
@@ -104,6 +104,9 @@ IN_A_CONTAINER = (
 """Namespaces of its own for processes, network and mounts, as a container has: inside, pids begin at 1."""
 
 
+IN_ANOTHER_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")
+
+
 def _count(events: list[Event], kind: str) -> int:
     return sum(event.kind == kind for event in events)
 
@@ -122,6 +125,22 @@ def test_a_service_that_starts_later(ear: Any, gunicorn: Any, titles: bool, modu
     assert {event.worker.slot for event in started if event.worker} == {0, 1, 2}
     assert {event.cause for event in started} == {up.id}
     assert {e.cause for e in events if e.kind == "worker.ready"} == {e.id for e in started}
+
+
+@pytest.mark.parametrize("is_there_before", [True, False])
+def test_services_of_another_network_are_another_hosts(ear: Any, gunicorn: Any, is_there_before: bool) -> None:
+    host = Host(ear.source, "of-", network=own_network())
+    if not is_there_before:
+        host.scan()
+    others = gunicorn("of-others", "-w", "1", inside=IN_ANOTHER_NETWORK)
+    procfs, deadline = ProcFs(Path("/proc")), time.monotonic() + WAIT_S
+    while len(procfs.children(others.pid)) < 1 or "gunicorn" not in " ".join(procfs.command(others.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(LOOK_EVERY_S)
+    host.scan()
+    gunicorn("of-ours", "-w", "1")
+    events = host.until(lambda events: _count(events, "worker.ready") == 1)
+    assert {event.service for event in events} == {"of-ours/app:app"}
 
 
 @pytest.mark.parametrize("titles", [True, False])

@@ -30,8 +30,8 @@ from server.pipeline.deploys import (
     deploy_from_json,
     deploy_to_json,
 )
-from server.pipeline.engine import PATIENCE_US, Rejected, outstanding, step
-from server.pipeline.site import Site
+from server.pipeline.engine import Rejected, outstanding, step
+from server.pipeline.site import PATIENCE_US, Site
 
 HOSTS = ("web-1", "web-2", "web-3")
 SITE = Site(App("shop", "git@git.example:shop.git", "main", "shop", "/srv/shop"), HOSTS, batch=2)
@@ -221,6 +221,135 @@ def test_a_host_that_dies_in_the_middle_holds_nobody_up() -> None:
     assert "web-3 could not be reached" in play.deploy.text
     assert any("web-3 cannot be reached in the middle of switching" in event.text for event in play.told)
     assert three.host == "web-3"
+
+
+def test_a_server_that_comes_back_waits_for_its_hosts_before_it_goes_on_without_them() -> None:
+    play = Play()
+    play.give(Push("shop", "main", "ada"))
+    play.prepared()
+    (first,) = play.take("switch")
+    play.give(Push("shop", "v2", "bob"))
+    play.restart()
+    play.answer(first, "release.kept")
+    assert play.orders == [], "web-2 and web-3 have not had the time to come back"
+    for host in HOSTS[1:]:
+        play.give(Present(host, is_there=True))
+    two, three = play.take("switch")
+    play.answer(two, "release.kept")
+    play.restart()
+    play.answer(three, "release.kept")
+    assert play.state.deploys[first.deploy].outcome == "kept"
+    assert play.deploy.stage == "queued", "it waits for its first host"
+    play.give(Present("web-1", is_there=True))
+    assert [order.host for order in play.take("prepare")] == ["web-1"]
+    play.give(Tick(), after_s=PATIENCE_US / S + 2)
+    assert [part.state for part in play.deploy.parts] == ["preparing", "away", "away"]
+
+
+def test_a_way_back_waits_for_a_host_that_may_come_back() -> None:
+    play = Play()
+    play.give(Push("shop", "main", "ada"))
+    play.prepared()
+    play.answer(play.take("switch")[0], "release.kept")
+    two, three = play.take("switch")
+    play.answer(two, "release.rolled_back")
+    play.give(Present("web-1", is_there=False))
+    play.answer(three, "release.kept")
+    (back,) = play.take("rollback")
+    play.answer(back, "release.rolled_back")
+    assert not play.deploy.is_over
+    play.give(Present("web-1", is_there=True))
+    (back,) = play.take("rollback")
+    assert back.host == "web-1"
+
+
+def test_a_push_waits_for_a_first_host_that_was_there_a_moment_ago() -> None:
+    play = Play()
+    play.give(Present("web-1", is_there=False))
+    play.give(Push("shop", "main", "ada"))
+    assert play.deploy.stage == "queued"
+    assert play.told[-1].text == "The deploy of shop to main waits: web-1 cannot be reached at the moment."
+    play.give(Tick(), after_s=PATIENCE_US / S + 2)
+    assert "its first host web-1 cannot be reached" in play.deploy.text
+
+
+def test_the_patience_is_the_apps() -> None:
+    play = Play(replace(SITE, patience_s=5))
+    play.give(Push("shop", "main", "ada"))
+    play.take("prepare")
+    play.give(Present("web-3", is_there=False))
+    play.give(Tick(), after_s=7)
+    assert [part.state for part in play.deploy.parts] == ["preparing", "preparing", "away"]
+
+
+def left_in_the_middle(play: Play) -> None:
+    """v1 is kept everywhere; then v2 goes back, and web-3 is gone in the middle of its switch."""
+    for commit in ("aaaaaaa", "bbbbbbb"):
+        play.give(Push("shop", "v1" if commit[0] == "a" else "v2", "ada"))
+        for order in play.take("prepare"):
+            play.answer(order, "release.prepared", commit=commit, serves="20261124T020304-aaaaaaa")
+        orders = play.take("switch")
+        play.answer(orders[0], "release.kept", serves=f"20261124T020305-{commit}")
+        two, three = play.take("switch")
+        if commit[0] == "a":
+            for order in (two, three):
+                play.answer(order, "release.kept", serves=f"20261124T020306-{commit}")
+    play.give(Present("web-3", is_there=False))
+    play.answer(two, "release.rolled_back", serves="20261124T020306-aaaaaaa")
+    play.give(Tick(), after_s=PATIENCE_US / S + 2)
+    (back,) = play.take("rollback")
+    play.answer(back, "release.rolled_back", serves="20261124T020305-aaaaaaa")
+
+
+def test_hosts_that_differ_are_told_by_name() -> None:
+    play = Play(replace(SITE, on_failure="leave"))
+    play.give(Push("shop", "main", "ada"))
+    for order in play.take("prepare"):
+        play.answer(order, "release.prepared", commit="c", serves="20261124T020304-aaaaaaa")
+    play.answer(play.take("switch")[0], "release.kept", serves="20261124T020305-bbbbbbb")
+    two, three = play.take("switch")
+    play.answer(two, "release.rolled_back", serves="20261124T020304-aaaaaaa")
+    play.answer(three, "release.kept", serves="20261124T020306-bbbbbbb")
+    finished = play.told[-1]
+    assert finished.attrs["serves"] == "Hosts differ: web-1, web-3 serve bbbbbbb; web-2 serves aaaaaaa."
+    assert finished.text.endswith(str(finished.attrs["serves"]))
+
+
+def test_a_host_that_was_left_in_the_middle_gets_what_the_others_went_back_to() -> None:
+    play = Play()
+    left_in_the_middle(play)
+    assert play.deploy.outcome == "rolled_back"
+    assert "Hosts differ: web-1, web-2 serve aaaaaaa; what web-3 serves is not known until heard." in play.deploy.text
+    play.give(Present("web-3", is_there=True))
+    (order,) = play.take("prepare")
+    assert (order.host, order.ref) == ("web-3", "aaaaaaa")
+    assert play.deploy.why == "web-3 was left in the middle when v2 was deployed"
+
+
+def test_a_host_that_is_back_before_the_end_follows_after_it() -> None:
+    play = Play(present=HOSTS[:2])
+    play.give(Push("shop", "main", "ada"))
+    play.prepared()
+    play.give(Present("web-3", is_there=True))
+    play.answer(play.take("switch")[0], "release.kept")
+    play.answer(play.take("switch")[0], "release.kept")
+    play.give(Tick())
+    (order,) = play.take("prepare")
+    assert order.host == "web-3"
+
+
+def test_what_a_host_missed_overtakes_no_push_of_a_person() -> None:
+    play = Play(present=HOSTS[:2])
+    play.give(Push("shop", "main", "ada"))
+    play.prepared()
+    play.answer(play.take("switch")[0], "release.kept")
+    play.answer(play.take("switch")[0], "release.kept")
+    play.give(Push("shop", "v2", "bob", hosts=("web-1", "web-2")))
+    play.take("prepare")
+    play.give(Push("shop", "v3", "eve", hosts=("web-1",)))
+    play.give(Present("web-3", is_there=True))
+    stages = {one.ref: one.stage for one in play.state.deploys.values()}
+    assert stages == {"main": "done", "v2": "prepare", "v3": "queued", "c0ffee": "queued"}
 
 
 def test_nothing_begins_without_the_first_host() -> None:

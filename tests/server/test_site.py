@@ -15,6 +15,7 @@ hosts: [web-1, web-2]
 batch: 2
 stop_after: 1
 on_failure: leave
+patience: 30s
 user: shop
 folder: /srv/shop
 shared: [media, var/log]
@@ -47,6 +48,7 @@ def test_all_of_it_is_read() -> None:
     site = read_site(WHOLE, "reflex.yml")
     app = site.app
     assert (site.hosts, site.batch, site.on_failure, site.secrets) == (("web-1", "web-2"), 2, "leave", ("SECRET_KEY",))
+    assert site.patience_s == 30
     assert app.build.commands[1] == ("npm", "run", "build all")
     assert app.build.within_s == 600
     assert app.migrate == Migrate(("python", "manage.py", "migrate", "--noinput"), "after")
