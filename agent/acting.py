@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import singledispatchmethod
 from typing import Protocol
 
-from agent import executor, supervisor
+from agent import circus, executor, supervisor
 from agent.actions.action import CannotAct, ServiceView, WorkerView
 from agent.actions.steps import (
+    AskCircus,
     AskNode,
     AskSupervisor,
     GiveBack,
@@ -29,6 +30,7 @@ from agent.actions.steps import (
     WaitNewReady,
 )
 from agent.celery.hands import CannotAsk, CeleryHands
+from agent.circus_names import WatcherNames
 from agent.procfs import Process, ProcFs
 from agent.service import Service, Worker
 from agent.wire import SIGNALS, Event, Target
@@ -67,6 +69,7 @@ class Performer:
         self._snapshot = snapshot
         self._waiting: set[asyncio.Event] = set()
         self._ended: dict[str, ServiceView] = {}
+        self._watchers = WatcherNames(self._remember)
 
     def notice(self, events: Sequence[Event]) -> None:
         """Something was born, ready or dead: who waits for it looks again."""
@@ -74,8 +77,10 @@ class Performer:
             for waiting in self._waiting:
                 waiting.set()
         for event in events:
-            if event.kind in ("service.found", "service.started"):
-                self._remember(event)
+            service = self._rollup.services.get(int(event.attrs.get("master_pid", 0)))
+            if event.kind in ("service.found", "service.started") and service is not None:
+                self._remember(service)
+                self._watchers.ask(service)
 
     def view(self, name: str, target: Target | None) -> ServiceView | None:
         """The living service of that name as plans see it; that of the target where several masters have the name."""
@@ -118,10 +123,9 @@ class Performer:
         left = [w for s in self._rollup.services.values() if _master(s) == ended.master for w in s.workers.values()]
         return replace(ended, workers=tuple(_worker_view(worker) for worker in left))
 
-    def _remember(self, event: Event) -> None:
+    def _remember(self, service: Service) -> None:
         """Keeps what a restart needs to know once the service is gone."""
-        service = self._rollup.services.get(int(event.attrs.get("master_pid", 0)))
-        if service is None or service.manager is None:
+        if service.manager is None:
             return
         self._ended.pop(service.name, None)
         self._ended[service.name] = ServiceView(
@@ -275,6 +279,22 @@ class Performer:
                 supervisor.restart, step.socket, step.program, step.within_s, only_start=step.only_start
             )
         except supervisor.SupervisorTrouble as trouble:
+            raise ActFailed(f"could not {step.words}: {trouble}") from None
+        return None
+
+    @_do.register
+    async def _ask_circus(
+        self, step: AskCircus, _service: ServiceView | None, _held: Mapping[Target, executor.Held]
+    ) -> str | None:
+        try:
+            await circus.restart(
+                circus.Watcher(step.endpoint, step.watcher),
+                step.within_s,
+                child=step.child,
+                only_start=step.only_start,
+                with_all=step.with_all,
+            )
+        except circus.CircusTrouble as trouble:
             raise ActFailed(f"could not {step.words}: {trouble}") from None
         return None
 

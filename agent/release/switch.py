@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from agent.acting import ActFailed, Performer
 from agent.actions.action import CannotAct, ServiceView
 from agent.actions.steps import (
+    AskCircus,
     AskSupervisor,
     RunCommand,
     SendSignal,
@@ -236,6 +237,10 @@ class Switch:
         if manager.kind == "systemd":
             verb = "start" if only else "restart"
             return RunCommand(("systemctl", verb, manager.name), within_s, f"{verb} by systemd")
+        if manager.kind == "circus":
+            if not manager.name:
+                raise ReleaseFailed("restart", f"circus has not told which of its watchers starts {view.name}")
+            return AskCircus(manager.socket, manager.name, within_s, only_start=only)
         return AskSupervisor(manager.socket, manager.name, within_s, only_start=only)
 
     def _is_wrong(self, view: ServiceView, release: str) -> str:
