@@ -369,14 +369,13 @@ class Performer:
         return True
 
     def _view(self, service: Service) -> ServiceView:
-        process = self._procfs.process(service.master_pid)
         workers = sorted(service.workers.values(), key=lambda w: (w.ref.start_ticks, w.ref.pid))
         return ServiceView(
             name=service.name,
             kind=service.kind,
             master=_master(service),
             workers=tuple(_worker_view(worker) for worker in workers),
-            uid=process.uid if process is not None else -1,
+            uid=self._procfs.only_user(service.master_pid),
             argv=service.argv,
             folder=service.folder or "/",
             environment=self._procfs.environment(service.master_pid),

@@ -296,7 +296,7 @@ class Releaser:
         self._observe(order)
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         preparation = Preparation(
-            order, self._runner(app.name), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
+            order, self._runner(app.name, told), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
             bad={} if order.force else record.bad, stepped=self._stepper(told),
         )  # fmt: skip
         began = time.monotonic()
@@ -317,7 +317,7 @@ class Releaser:
             raise ReleaseFailed("switch", f"there is no release {order.release} in {app.folder}")
         observer = self._observe(order)
         before: dict[str, Seen] = {} if is_cut else observer.turn()
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = Switch(order, self._runner(app.name, told), self._performer, say=told.say, stepped=self._stepper(told))
         if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
             await self._migrate(order, told)
         now_us = self._clock.now_us()
@@ -390,7 +390,7 @@ class Releaser:
         app, record = order.app, self._records.app(order.app.name)
         kept = {record.serving, record.before}
         try:
-            await tidy(Layout(app.folder), self._runner(app.name), keep=app.keep, besides=kept, say=told.say)
+            await tidy(Layout(app.folder), self._runner(app.name, told), keep=app.keep, besides=kept, say=told.say)
         except RunnerTrouble as trouble:
             told.say(f"old releases could not be removed: {trouble}")
         text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
@@ -409,7 +409,7 @@ class Releaser:
         target = order.release or record.before
         if not target or target not in releases_of(Layout(app.folder)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = Switch(order, self._runner(app.name, told), self._performer, say=told.say, stepped=self._stepper(told))
         began = time.monotonic()
         done = await switch.to(target, is_back=True)
         took_s = time.monotonic() - began
@@ -427,7 +427,7 @@ class Releaser:
         own = f"{folder}/venv/bin/{migrate.command[0]}"
         argv = (own, *migrate.command[1:]) if "/" not in migrate.command[0] and is_there(own) else migrate.command
         told.say(f"$ {' '.join(migrate.command)}")
-        runner = self._runner(app.name)
+        runner = self._runner(app.name, told)
         done = await runner.run(argv, folder, environment, seconds=migrate.within_s, on_line=told.say)
         if done.code != 0:
             last = next((line for line in reversed(done.last) if line.strip()), "it said nothing")
@@ -449,8 +449,8 @@ class Releaser:
 
     # What is told.
 
-    def _runner(self, app: str) -> Runner:
-        return Runner(self._runner_socket, app)
+    def _runner(self, app: str, told: Log) -> Runner:
+        return Runner(self._runner_socket, app, clean=told.clean)
 
     def _stepper(self, told: Log) -> Callable[[str, float], None]:
         return lambda step, seconds: told.say(f"── {step}: done in {seconds:.2f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from agent.release.choice import (
     way_of,
 )
 from agent.release.hired import Runner, RunnerTrouble
-from agent.release.layout import Layout
+from agent.release.layout import NAMED, Layout
 from agent.release.prepare import SHORT_S, ReleaseFailed
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order
@@ -87,11 +88,12 @@ class Switch:
 
     @property
     def current(self) -> str | None:
-        """The release that the link names."""
+        """The release that the link names. The app's user can write what it wants there."""
         try:
-            return os.path.basename(os.readlink(self._layout.current))
+            name = os.path.basename(os.readlink(self._layout.current))
         except OSError:
             return None
+        return name if NAMED.fullmatch(name) else None
 
     async def to(self, release: str, *, is_back: bool = False) -> Switched:
         """Lets every service of the app serve the release. Raises ReleaseFailed when the release before serves again, or still.
@@ -129,10 +131,10 @@ class Switch:
         except (ReleaseFailed, RunnerTrouble) as error:
             troubles.append(f"the link current could not be set back: {error}")
         for web in changed:
-            view = self._performer.view(web.service, None)
-            if view is not None and not self._is_wrong(view, before):
-                continue
             try:
+                view = self._view(web.service)
+                if view is not None and not self._is_wrong(view, before):
+                    continue
                 await self._change(web, before, Switched(None, before))
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
@@ -143,8 +145,10 @@ class Switch:
 
     def _check_ways(self, done: Switched) -> None:
         """Nothing is begun that could not be done for every service."""
+        for jobs in self._app.jobs:
+            self._view(jobs.service)
         for web in self._app.web:
-            view = self._performer.view(web.service, None)
+            view = self._view(web.service)
             try:
                 done.ways[web.service] = "" if view is None else self._way(web, view)
             except NoWay as error:
@@ -162,6 +166,21 @@ class Switch:
             if done.code != 0:
                 raise ReleaseFailed("switch", f"{link} could not be set: {' '.join(done.last)[:300]}")
 
+    def _view(self, name: str) -> ServiceView | None:
+        """The service, if it runs. Raises ReleaseFailed where it is another's: an order names services as it likes, and the
+        policy of the host has let an app be deployed, which has a user and a folder."""
+        view = self._performer.view(name, None)
+        process = None if view is None else self._performer.process(view.master)
+        if view is None or process is None:
+            return view
+        base = os.path.realpath(self._layout.folder)
+        is_inside = process.folder == base or process.folder.startswith(f"{base}/")
+        if not is_inside and view.uid != pwd.getpwnam(self._app.user).pw_uid:
+            whose = f"it runs as {_user(view.uid)} in {process.folder}"
+            text = f"{name} is no service of {self._app.name}: {whose}, and the app is {self._app.user}'s in {base}"
+            raise ReleaseFailed("switch", text)
+        return view
+
     # Services that answer requests.
 
     def _way(self, web: Web, view: ServiceView) -> Way:
@@ -170,7 +189,7 @@ class Switch:
         return way_of(web, view, standing)
 
     async def _change(self, web: Web, release: str, done: Switched) -> None:
-        view = self._performer.view(web.service, None)
+        view = self._view(web.service)
         if view is None:
             done.ways[web.service] = "none"
             done.notes.append(
@@ -257,7 +276,7 @@ class Switch:
 
     async def _begin(self, jobs: Jobs, release: str, done: Switched) -> list[_Bridge]:
         """A node of the new release consumes before the old one stops to; a beat has none beside it."""
-        old = self._performer.view(jobs.service, None)
+        old = self._view(jobs.service)
         if old is None:
             done.ways[jobs.service] = "none"
             done.notes.append(
@@ -363,3 +382,11 @@ class Switch:
             await self._performer.perform(steps, None)
         except (ActFailed, CannotAct) as error:
             self._say(f"{view.name} (pid {view.master.pid}) could not be ended: {error}")
+
+
+def _user(uid: int) -> str:
+    """A user's name; the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return f"user {uid}"

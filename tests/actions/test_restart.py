@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.identity import Home
 from agent import circus
+from agent.identity import Home
 from agent.managers import Manager, circus_config, circus_endpoint, is_circusd, manager_of, supervisor_of
 from demo.stage import Stage, StageError, demo_python, free_port
 
