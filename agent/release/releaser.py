@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
 from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
-from agent.release.records import RECORDS_FILE, OrderRecord, Records
+from agent.release.records import MOST_ORDERS, RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
 from agent.release.tidy import releases_of, tidy
 from agent.release.watch import Observer
@@ -44,6 +45,9 @@ from agent.wire import (
 )
 
 AHEAD_US = 60_000_000
+TOLD_EVERY_US = 10_000_000
+"""How often an order that cannot be believed is told of, and the same outcome told again."""
+
 MOST_COMPARED = 6
 MOST_TOLD_COMMITS = 10
 COMMIT_CHARS = 12
@@ -89,6 +93,8 @@ class Releaser:
         self._clock = clock
         self._send = send
         self._records = Records(state_dir / RECORDS_FILE)
+        self._unbelieved_us = 0
+        self._told_again: OrderedDict[str, int] = OrderedDict()
         self._deaths = Deaths()
         self._under: dict[str, _Under] = {}
         self._observers: dict[str, Observer] = {}
@@ -181,12 +187,16 @@ class Releaser:
             order = self._believed(value, signature)
         except OrderRefused as refused:
             log.warning("an order was refused: %s", refused)
+            now_us = self._clock.now_us()
+            if now_us - self._unbelieved_us < TOLD_EVERY_US:
+                return
+            self._unbelieved_us = now_us
             text = f"An order to {self._host} was refused as {refused.reason}: {refused}."
             self._report("release.refused", "warning", text, None, {"reason": refused.reason})
             return
         known = self._records.orders.get(order.id)
         if known is not None and known.outcome is not None:
-            self._tell_again(known)
+            self._tell_again(order.id, known)
         elif order.phase == "cancel":
             self._cancel(order)
         elif all(one.order.id != order.id for one in self._under.values()):
@@ -201,9 +211,15 @@ class Releaser:
             raise OrderRefused("forged", f"the signature of order {order.id} is wrong")
         return order
 
-    def _tell_again(self, known: OrderRecord) -> None:
+    def _tell_again(self, id_: str, known: OrderRecord) -> None:
         """The same event: whoever has it already knows that by its id."""
         assert known.outcome is not None
+        now_us = self._clock.now_us()
+        if now_us - self._told_again.get(id_, 0) < TOLD_EVERY_US:
+            return
+        self._told_again[id_] = now_us
+        if len(self._told_again) > MOST_ORDERS:
+            self._told_again.popitem(last=False)
         self._reporter.events((event_from_json(known.outcome),))
 
     def _cancel(self, order: Order) -> None:
