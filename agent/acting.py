@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import singledispatchmethod
 from typing import Protocol
 
-from agent import executor, supervisor
+from agent import circus, executor, supervisor
 from agent.actions.action import CannotAct, ServiceView, WorkerView
 from agent.actions.steps import (
+    AskCircus,
     AskNode,
     AskSupervisor,
     GiveBack,
@@ -29,6 +30,7 @@ from agent.actions.steps import (
     WaitNewReady,
 )
 from agent.celery.hands import CannotAsk, CeleryHands
+from agent.circus_names import WatcherNames
 from agent.looks import Looks
 from agent.procfs import Process, ProcFs
 from agent.service import Service, Worker
@@ -70,6 +72,7 @@ class Performer:
         self._snapshot = snapshot
         self._waiting: set[asyncio.Event] = set()
         self._ended: dict[str, ServiceView] = {}
+        self._watchers = WatcherNames(self._remember)
 
     def notice(self, events: Sequence[Event]) -> None:
         """Something was born, ready or dead: who waits for it looks again."""
@@ -77,8 +80,10 @@ class Performer:
             for waiting in self._waiting:
                 waiting.set()
         for event in events:
-            if event.kind in ("service.found", "service.started"):
-                self._remember(event)
+            service = self._rollup.services.get(int(event.attrs.get("master_pid", 0)))
+            if event.kind in ("service.found", "service.started") and service is not None:
+                self._remember(service)
+                self._watchers.ask(service)
 
     def view(self, name: str, target: Target | None) -> ServiceView | None:
         """The living service of that name as plans see it; that of the target where several masters have the name."""
@@ -139,11 +144,8 @@ class Performer:
         left = [w for s in self._rollup.services.values() if _master(s) == ended.master for w in s.workers.values()]
         return replace(ended, workers=tuple(_worker_view(worker) for worker in left))
 
-    def _remember(self, event: Event) -> None:
+    def _remember(self, service: Service) -> None:
         """Keeps what acts need to know of the service once it is gone, whether or not somebody can start it again."""
-        service = self._rollup.services.get(int(event.attrs.get("master_pid", 0)))
-        if service is None:
-            return
         self._ended.pop(service.name, None)
         self._ended[service.name] = ServiceView(
             service.name, service.kind, _master(service), (), -1, manager=service.manager, is_alive=False
@@ -297,6 +299,22 @@ class Performer:
         return None
 
     @_do.register
+    async def _ask_circus(
+        self, step: AskCircus, _service: ServiceView | None, _held: Mapping[Target, executor.Held]
+    ) -> str | None:
+        try:
+            await circus.restart(
+                circus.Watcher(step.endpoint, step.watcher),
+                step.within_s,
+                child=step.child,
+                only_start=step.only_start,
+                with_all=step.with_all,
+            )
+        except circus.CircusTrouble as trouble:
+            raise ActFailed(f"could not {step.words}: {trouble}") from None
+        return None
+
+    @_do.register
     async def _renice(
         self, step: Renice, service: ServiceView | None, held: Mapping[Target, executor.Held]
     ) -> str | None:
@@ -367,14 +385,13 @@ class Performer:
         return True
 
     def _view(self, service: Service) -> ServiceView:
-        process = self._procfs.process(service.master_pid)
         workers = sorted(service.workers.values(), key=lambda w: (w.ref.start_ticks, w.ref.pid))
         return ServiceView(
             name=service.name,
             kind=service.kind,
             master=_master(service),
             workers=tuple(_worker_view(worker) for worker in workers),
-            uid=process.uid if process is not None else -1,
+            uid=self._procfs.only_user(service.master_pid),
             argv=service.argv,
             folder=service.folder or "/",
             environment=self._procfs.environment(service.master_pid),

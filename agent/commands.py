@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,7 @@ AHEAD_US = 60_000_000
 """How far the server's clock may be ahead of the host's."""
 
 MOST_AT_ONCE = 16
+MOST_ANSWERED = 1_000
 FORGED_TOLD_EVERY_US = 10_000_000
 JOURNAL_FILE = "commands.jsonl"
 
@@ -68,6 +70,9 @@ class Commands:
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._forged_us = 0
+        self._answered: OrderedDict[str, None] = OrderedDict()
+        """Commands that were refused or planned lately. Whoever repeats what was signed must not fill the timeline."""
+
         self._reflexes = reflexes
         self._journal = Journal(state_dir / JOURNAL_FILE, clock.now_us())
         for command in self._journal.cut:
@@ -127,7 +132,7 @@ class Commands:
                 claimed = True
             await self._act(command)
         except Refused as refused:
-            self._tell(command, "action.refused", str(refused), reason=refused.reason)
+            self._tell_refused(command, refused)
         except OSError as error:
             self._tell(command, "action.failed", f"the journal of commands cannot be written: {error.strerror}")
         except Exception as defect:
@@ -135,6 +140,20 @@ class Commands:
             self._tell(command, "action.failed", f"the agent met a defect of its own: {defect!r:.200}")
         if claimed:
             self._journal.end(command, self._clock.now_us())
+
+    def _tell_refused(self, command: Command, refused: Refused) -> None:
+        """Once for each command."""
+        key = f"{command.id} refused"
+        if key in self._answered:
+            log.warning("command %s came again and was refused again: %s", command.id, refused)
+            return
+        self._note_answered(key)
+        self._tell(command, "action.refused", str(refused), reason=refused.reason)
+
+    def _note_answered(self, key: str) -> None:
+        self._answered[key] = None
+        if len(self._answered) > MOST_ANSWERED:
+            self._answered.popitem(last=False)
 
     def _check_fresh(self, command: Command) -> None:
         now_us = self._clock.now_us()
@@ -145,7 +164,7 @@ class Commands:
             raise Refused("expired", f"it expired {late_s:.1f} s ago by the clock of this host")
         if command.issued_us > now_us + AHEAD_US:
             raise Refused("expired", "it was issued in the future by the clock of this host; do the clocks differ?")
-        if command.id in self._journal:
+        if command.id in self._journal or command.id in self._answered:
             raise Refused("replayed", f"command {command.id} was taken before")
         if not self._journal.has_room(now_us) or len(self._tasks) > MOST_AT_ONCE:
             raise Refused("busy", "there are too many commands at once")
@@ -159,6 +178,7 @@ class Commands:
         except CannotAct as cannot:
             raise Refused(cannot.reason, str(cannot)) from None
         if command.dry_run:
+            self._note_answered(command.id)
             self._tell(command, "action.planned", _in_words(steps), steps=len(steps))
             return
         key = service.name if service is not None else f"{command.action} {dict(command.params)}"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _PIECE_BYTES = 64 * 1024
+_IN = ("/usr/bin/env", "-C")
+"""Goes into a folder as the program's user, and not as the agent, who may go further."""
 
 
 class Child:
@@ -122,6 +124,8 @@ async def output_of(
 ) -> Output:
     """Runs a program for its output, of which no more than `most_bytes` are kept; raises OSError when it cannot be started."""
     other: Any = _as_user(uid)
+    if other and folder is not None:
+        command, folder = (*_IN, folder, *command), "/"
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,

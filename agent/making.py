@@ -8,7 +8,16 @@ from dataclasses import replace
 from agent.discovery import kind_of_command
 from agent.identity import home_of
 from agent.looks import Looks, ProcessFiles
-from agent.managers import holds_socket, manager_of, supervisor_of
+from agent.managers import (
+    Manager,
+    circus_config,
+    circus_endpoint,
+    holds_socket,
+    is_between,
+    is_circusd,
+    manager_of,
+    supervisor_of,
+)
 from agent.naming import service_name
 from agent.overrides import Override, first_fitting
 from agent.procfs import Listener, Process, ProcFs
@@ -19,6 +28,8 @@ from agent.workers import KINDS, gunicorn
 from agent.workers.kind import Command, Kind
 
 LONGEST_MARK = 60
+_BETWEEN = 3
+"""How many keepers and shells may stand between circus and a master."""
 
 
 class Maker:
@@ -80,7 +91,7 @@ class Maker:
             release=said.release or release_of(self._procfs, process.pid, now.folder),
             folder=now.folder,
             argv=process.argv if len(process.argv) > 1 else (),
-            manager=manager_of(home_of(now.cgroup), command.supervisor),
+            manager=manager_of(home_of(now.cgroup), command.supervisor, self._circus(now)),
             broker_urls=command.broker_urls,
         )
 
@@ -100,6 +111,22 @@ class Maker:
             return None
         alive = (s for s in self._services.values() if s.stopped_event is None and s.master_pid != process.pid)
         return next((s for s in alive if self._procfs.parent_pid(s.master_pid) == parent.pid), None)
+
+    def _circus(self, process: Process) -> Manager | None:
+        """The circus that has begun a process, itself or through a keeper or a shell; which watcher it is is asked later."""
+        child = process
+        for _ in range(_BETWEEN):
+            parent = self._procfs.process(child.parent_pid)
+            if parent is None:
+                return None
+            if is_circusd(parent.argv):
+                config = self._procfs.file_text(parent.pid, path) if (path := circus_config(parent.argv)) else ""
+                listens = {one.address for one in self._looks.listeners(parent.pid)}
+                return Manager("circus", "", circus_endpoint(config, listens), child.pid)
+            if not is_between(parent.argv):
+                return None
+            child = parent
+        return None
 
     def _free_name(
         self, name: str, kind: Kind, process: Process, listeners: Sequence[Listener], command: Command

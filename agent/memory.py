@@ -108,6 +108,10 @@ def _without_secrets(service: Service) -> tuple[str, ...]:
     return () if service.kind != gunicorn.KIND or takes_environment else service.argv
 
 
+def _manager(said: Mapping[str, Any]) -> Manager:
+    return Manager(said["kind"], str(said["name"]), str(said["socket"]), int(said.get("child", 0)))
+
+
 def _read(one: Mapping[str, Any]) -> Remembered:
     names = {field.name for field in fields(ServiceSettings)}
     settings: dict[str, Any] = {
@@ -116,5 +120,5 @@ def _read(one: Mapping[str, Any]) -> Remembered:
     lanes = {(int(pid), int(start)): (int(slot), int(generation)) for pid, start, slot, generation in one["lanes"]}
     argv = tuple(str(word) for word in one.get("argv", ()))
     said = one.get("manager")
-    manager = None if said is None else Manager(said["kind"], str(said["name"]), str(said["socket"]))
+    manager = None if said is None else _manager(said)
     return Remembered(str(one["name"]), ServiceSettings(**settings), lanes, argv, manager)

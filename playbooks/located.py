@@ -6,12 +6,13 @@ it could surprise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from playbooks.problems import PlaybookError, Problem
@@ -47,24 +48,16 @@ def parse(text: str, file: str) -> Located:
     if len(text) > MOST_CHARS:
         raise PlaybookError(file, [Problem(1, 1, f"has {len(text)} characters; a playbook has at most {MOST_CHARS}")])
     try:
-        anchors = [
-            Problem(
-                event.start_mark.line + 1,
-                event.start_mark.column + 1,
-                "anchors and aliases (& and *) are not used here",
-            )
-            for event in YAML(typ="safe", pure=True).parse(text)
-            if isinstance(event, AliasEvent) or getattr(event, "anchor", None)
-        ]
-        node = None if anchors else YAML(typ="safe", pure=True).compose(text)
+        refused = list(_refused(text))
+        node = None if refused else YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         raise PlaybookError(file, [Problem(line, column, f"is no YAML: {error.problem or error.context}")]) from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise PlaybookError(file, [Problem(1, 1, f"is no YAML: {error}")]) from None
-    if anchors:
-        raise PlaybookError(file, anchors)
+    if refused:
+        raise PlaybookError(file, refused)
     if node is None:
         raise PlaybookError(file, [Problem(1, 1, "is empty")])
     problems: list[Problem] = []
@@ -72,6 +65,19 @@ def parse(text: str, file: str) -> Located:
     if problems:
         raise PlaybookError(file, problems)
     return located
+
+
+def _refused(text: str) -> Iterator[Problem]:
+    """What is not used here. It ends where the text is too deep: how long reading takes grows with the square of that."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MOST_DEPTH + 1:
+            yield Problem(line, column, f"is nested more than {MOST_DEPTH} deep")
+            return
+        if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
+            yield Problem(line, column, "anchors and aliases (& and *) are not used here")
 
 
 def _located(node: Node, problems: list[Problem], depth: int) -> Located:

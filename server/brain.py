@@ -35,12 +35,12 @@ from playbooks import (
     step,
     unfinished,
 )
-from playbooks.model import MINUTE_US, OnSample
+from playbooks.model import MINUTE_US, OnSample, acts_of
 from server.commands import CommandHub
 from server.errors import ApiError, StoreError
 from server.filters import EventFilter
 from server.hosts import Hosts
-from server.own_acts import OwnActs
+from server.own_acts import OwnActs, refused
 from server.playbook_files import Shelf
 from server.recorder import Recorder
 from server.state import OutboxRow, PartRow
@@ -312,9 +312,20 @@ class Brain:
                 continue
             outcome.add(step(outcome.state, books, given.input, _now_us()), given)
             if (left := _left_by_host(given.input)) is not None:
-                outcome.commands.append(left)
+                if refusal := self._refusal(left, outcome.state):
+                    outcome.entries.append(refusal)
+                else:
+                    outcome.commands.append(left)
             place = max(place, given.arrival)
         return outcome, place
+
+    def _refusal(self, left: Serve, state: State) -> Entry | None:
+        """A host may have people told. What moves an app is done for it only if a playbook that it was lent asks for that."""
+        books = (self.shelf.playbooks.get(name) for name in state.lent.get(left.host, ()))
+        steps = (step for book in books if book is not None for step in (*book.steps, *book.otherwise))
+        if left.action == "notify" or any(act.action == left.action for step in steps for act in acts_of(step)):
+            return None
+        return Entry(left.host, refused(left, f"no playbook that is lent to {left.host} asks for it"))
 
     async def _save(
         self, entries: Sequence[Entry], *, state: State | None = None, place: int | None = None, force: bool = False

@@ -56,6 +56,11 @@ class OwnActs:
         return _outcome(serve, "action.done", "info", said, took_ms=took_ms)
 
 
+def refused(serve: Serve, why: str) -> Event:
+    """The outcome of an act that is not done."""
+    return _outcome(serve, "action.refused", "warning", f"refused: {why}", reason="policy")
+
+
 def _outcome(serve: Serve, kind: str, severity: Severity, said: str, **attrs: Scalar) -> Event:
     now_us = time.time_ns() // 1000
     where = f"{serve.service} ({serve.host})" if serve.service else serve.host

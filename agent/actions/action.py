@@ -32,6 +32,8 @@ class WorkerView:
 class ServiceView:
     """A service as a plan sees it; its workers oldest first. `argv` is empty where a title has taken its place.
 
+    `uid` is -1 where it is not known whose it is: whoever began a setuid program has written its command line.
+
     `owed` workers have just died unasked, and the master is about to replace them.
     """
 

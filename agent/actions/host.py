@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.actions.action import Action, CannotAct, Context
+from agent.actions.action import Action, CannotAct, Context, ServiceView
 from agent.actions.steps import (
+    AskCircus,
     AskSupervisor,
     LimitMemory,
     Renice,
@@ -17,6 +18,7 @@ from agent.actions.steps import (
     WaitGone,
     WaitNewMaster,
 )
+from agent.managers import CIRCUS_ENDPOINT, Manager
 from agent.wire import ACTS
 
 ORPHAN_S = 30.0
@@ -45,14 +47,23 @@ def _restart(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
     manager, within_s = context.view.manager, params["within_s"]
     if manager is None:
         text = (
-            f"no systemd unit and no supervisor is known that starts {context.view.name}; name a command in the policy"
+            f"no systemd unit, no supervisor and no circus is known that starts {context.view.name}; "
+            "name a command in the policy"
         )
         raise CannotAct(text)
     if manager.kind == "systemd":
         run: Step = RunCommand(("systemctl", "restart", manager.name), within_s, "restart by systemd")
-    else:
+    elif manager.kind == "supervisor":
         run = AskSupervisor(manager.socket, manager.name, within_s)
+    else:
+        run = _ask_circus(context.view, manager, within_s)
     return (*_end_orphans(context), run, *_then_new_master(context, params))
+
+
+def _ask_circus(service: ServiceView, manager: Manager, within_s: float) -> AskCircus:
+    if not manager.name:
+        raise CannotAct(f"circus has not told which of its watchers starts {service.name}")
+    return AskCircus(manager.socket, manager.name, within_s, manager.child if service.is_alive else 0)
 
 
 def _end_orphans(context: Context) -> Iterator[Step]:
@@ -79,6 +90,14 @@ def _restart_program(context: Context, params: Mapping[str, Any]) -> tuple[Step,
     return (run, *_then_new_master(context, params))
 
 
+def _restart_watcher(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
+    manager = None if context.service is None else context.service.manager
+    known = manager.socket if manager is not None and manager.kind == "circus" else ""
+    endpoint = params.get("endpoint") or known or CIRCUS_ENDPOINT
+    run = AskCircus(endpoint, params["watcher"], params["within_s"], with_all=True)
+    return (run, *_then_new_master(context, params))
+
+
 def _then_new_master(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
     if context.service is None:
         return ()
@@ -99,6 +118,7 @@ ACTIONS = (
     Action(ACTS["cgroup.set_limit"], _set_limit),
     Action(ACTS["unit.restart"], _restart_unit),
     Action(ACTS["supervisor.restart"], _restart_program),
+    Action(ACTS["circus.restart"], _restart_watcher),
     Action(ACTS["command.run"], _run),
     *(Action(ACTS[f"{kind}.restart"], _restart) for kind in ("gunicorn", "uwsgi", "uvicorn", "celery")),
 )

@@ -152,6 +152,28 @@ class AskSupervisor:
 
 
 @dataclass(frozen=True, slots=True)
+class AskCircus:
+    """Lets circus start the process of a watcher again; `only_start` leaves one that runs alone.
+
+    `child` is the process that the watcher has to have now, 0 where that is not known. A watcher that has others besides
+    is left alone unless `with_all`: circus restarts all processes of a watcher or none.
+    """
+
+    endpoint: str
+    watcher: str
+    within_s: float
+    child: int = 0
+    only_start: bool = False
+    with_all: bool = False
+
+    @property
+    def words(self) -> str:
+        """The step as a part of a sentence."""
+        verb = "start" if self.only_start else "restart"
+        return f"let circus {verb} {self.watcher}, {self.within_s:g} s at most"
+
+
+@dataclass(frozen=True, slots=True)
 class Renice:
     """Sets the nice value of a process."""
 
@@ -190,6 +212,6 @@ class TakeSnapshot:
 
 
 Step: TypeAlias = (
-    SendSignal | WaitNewReady | WaitGone | WaitCount | WaitNewMaster | RunCommand | AskNode | PutAside | GiveBack | AskSupervisor | Renice | LimitMemory
+    SendSignal | WaitNewReady | WaitGone | WaitCount | WaitNewMaster | RunCommand | AskNode | PutAside | GiveBack | AskSupervisor | AskCircus | Renice | LimitMemory
     | TakeSnapshot
 )  # fmt: skip

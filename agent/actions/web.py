@@ -73,6 +73,8 @@ def _reload(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
         raise CannotAct(
             f"the command line of {service.name} is hidden by setproctitle, so its configuration cannot be checked first"
         )
+    if service.uid < 0:
+        raise CannotAct(f"it is not known whose {service.name} is, so as whom its configuration could be checked first")
     old = frozenset(worker.target for worker in service.workers)
     check = RunCommand(
         (*service.argv, "--check-config"),

@@ -37,6 +37,7 @@ class CapabilityError(OSError):
 
 
 _VERSION_3 = 0x20080522
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _LOW = 0xFFFFFFFF
@@ -90,6 +91,11 @@ def _capset(*, effective: int, permitted: int, inheritable: int) -> None:
     data = struct.pack("=6I", *(mask & _LOW for mask in sets), *(mask >> 32 for mask in sets))
     if ctypes.CDLL(None, use_errno=True).capset(header, data):
         raise _error("give capabilities away")
+
+
+def adopt_orphans() -> None:
+    """From now on what a child of this process leaves behind becomes a child of this process; raises CapabilityError."""
+    _prctl("adopt orphans", _PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _prctl(what: str, option: int, argument: int) -> None:

@@ -154,6 +154,14 @@ class ProcFs:
             cgroup=self._cgroup(pid),
         )
 
+    def only_user(self, pid: int) -> int:
+        """Whose the process is; -1 where it is gone, or where one user has begun it and it acts as another (setuid)."""
+        for line in self._read(pid, "status").splitlines():
+            if line.startswith("Uid:"):
+                users = set(line.split()[1:])
+                return int(users.pop()) if len(users) == 1 else -1
+        return -1
+
     def start_ticks(self, pid: int) -> int | None:
         """The start of the process since boot in ticks, or None when it is gone."""
         fields = self._stat(pid)

@@ -12,14 +12,14 @@ GONE = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionErr
 
 
 def text_of(path: str | Path) -> str:
-    """What a file says; nothing when it is gone."""
+    """What a file says; nothing when it is gone. It never waits, whatever a user has put in the file's place."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except GONE:
         return ""
     try:
         return bytes_of(file).decode("utf-8", "replace")
-    except GONE:
+    except (*GONE, BlockingIOError):
         return ""
     finally:
         os.close(file)

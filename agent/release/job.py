@@ -76,13 +76,16 @@ def _job(obj: Mapping[str, Any], rules: AppRules) -> Job:
             raise JobRefused(f"{path} is not inside of {rules.folder}")
     if len(given) > MOST_GIVEN_CHARS:
         raise JobRefused(f"the input has more than {MOST_GIVEN_CHARS} characters")
+    argv = () if makes_folder else argv_of(obj.get("argv"), "argv")
+    if argv and "=" in argv[0]:
+        raise JobRefused(f"{argv[0]:.60} is no program")
     return Job(
         base=rules.folder,
         user=rules.user,
         uid=entry.pw_uid,
         gid=entry.pw_gid,
         groups=tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)),
-        argv=() if makes_folder else argv_of(obj.get("argv"), "argv"),
+        argv=argv,
         folder=folder or rules.folder,
         environment={
             "HOME": entry.pw_dir,

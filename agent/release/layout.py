@@ -19,6 +19,8 @@ import re
 from dataclasses import dataclass
 
 RELEASE = re.compile(r"\d{8}T\d{6}-[0-9a-f]{7,12}")
+NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a release may be called that Reflex has not made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Preparation:
         self._bad = bad
         self._say = say
         self._stepped = stepped
-        self._git = git_environment(self._layout, order.key)
+        self._git = git_environment(self._layout, order.key, order.app.repository)
         self._notes: list[str] = []
         self._release = ""
 

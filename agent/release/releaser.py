@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
 from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
-from agent.release.records import RECORDS_FILE, OrderRecord, Records
+from agent.release.records import MOST_ORDERS, RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
 from agent.release.tidy import current_of, releases_of, tidy
 from agent.release.watch import Observer
@@ -46,6 +47,9 @@ from agent.wire import (
 from agent.wire.app import App
 
 AHEAD_US = 60_000_000
+TOLD_EVERY_US = 10_000_000
+"""How often an order that cannot be believed is told of, and the same outcome told again."""
+
 MOST_COMPARED = 6
 MOST_TOLD_COMMITS = 10
 COMMIT_CHARS = 12
@@ -91,6 +95,8 @@ class Releaser:
         self._clock = clock
         self._send = send
         self._records = Records(state_dir / RECORDS_FILE)
+        self._unbelieved_us = 0
+        self._told_again: OrderedDict[str, int] = OrderedDict()
         self._deaths = Deaths()
         self._under: dict[str, _Under] = {}
         self._next: dict[str, Order] = {}
@@ -190,12 +196,16 @@ class Releaser:
             order = self._believed(value, signature)
         except OrderRefused as refused:
             log.warning("an order was refused: %s", refused)
+            now_us = self._clock.now_us()
+            if now_us - self._unbelieved_us < TOLD_EVERY_US:
+                return
+            self._unbelieved_us = now_us
             text = f"An order to {self._host} was refused as {refused.reason}: {refused}."
             self._report("release.refused", "warning", text, None, {"reason": refused.reason})
             return
         known = self._records.orders.get(order.id)
         if known is not None and known.outcome is not None:
-            self._tell_again(known)
+            self._tell_again(order.id, known)
         elif order.phase == "cancel":
             self._cancel(order)
         elif all(one.order.id != order.id for one in self._under.values()):
@@ -210,9 +220,15 @@ class Releaser:
             raise OrderRefused("forged", f"the signature of order {order.id} is wrong")
         return order
 
-    def _tell_again(self, known: OrderRecord) -> None:
+    def _tell_again(self, id_: str, known: OrderRecord) -> None:
         """The same event: whoever has it already knows that by its id."""
         assert known.outcome is not None
+        now_us = self._clock.now_us()
+        if now_us - self._told_again.get(id_, 0) < TOLD_EVERY_US:
+            return
+        self._told_again[id_] = now_us
+        if len(self._told_again) > MOST_ORDERS:
+            self._told_again.popitem(last=False)
         self._reporter.events((event_from_json(known.outcome),))
 
     def _cancel(self, order: Order) -> None:
@@ -336,7 +352,7 @@ class Releaser:
         self._observe(order)
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         preparation = Preparation(
-            order, self._runner(app.name), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
+            order, self._runner(app.name, told), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
             bad={} if order.force else record.bad, stepped=self._stepper(told),
         )  # fmt: skip
         began = time.monotonic()
@@ -358,7 +374,12 @@ class Releaser:
         observer = self._observe(order)
         before: dict[str, Seen] = {} if is_cut else observer.turn()
         switch = Switch(
-            order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told), is_cut=is_cut
+            order,
+            self._runner(app.name, told),
+            self._performer,
+            say=told.say,
+            stepped=self._stepper(told),
+            is_cut=is_cut,
         )
         known = self._records.orders[order.id]
         if known.goes_back:
@@ -445,7 +466,7 @@ class Releaser:
         app, record = order.app, self._records.app(order.app.name)
         kept = {record.serving, record.before}
         try:
-            await tidy(Layout(app.folder), self._runner(app.name), keep=app.keep, besides=kept, say=told.say)
+            await tidy(Layout(app.folder), self._runner(app.name, told), keep=app.keep, besides=kept, say=told.say)
         except RunnerTrouble as trouble:
             told.say(f"old releases could not be removed: {trouble}")
         text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
@@ -465,7 +486,12 @@ class Releaser:
         if not target or target not in releases_of(Layout(app.folder)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
         switch = Switch(
-            order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told), is_cut=is_cut
+            order,
+            self._runner(app.name, told),
+            self._performer,
+            say=told.say,
+            stepped=self._stepper(told),
+            is_cut=is_cut,
         )
         began = time.monotonic()
         self._note_before(known, switch, target)
@@ -486,7 +512,7 @@ class Releaser:
         own = f"{folder}/venv/bin/{migrate.command[0]}"
         argv = (own, *migrate.command[1:]) if "/" not in migrate.command[0] and is_there(own) else migrate.command
         told.say(f"$ {' '.join(migrate.command)}")
-        runner = self._runner(app.name)
+        runner = self._runner(app.name, told)
         done = await runner.run(argv, folder, environment, seconds=migrate.within_s, on_line=told.say)
         if done.code != 0:
             last = next((line for line in reversed(done.last) if line.strip()), "it said nothing")
@@ -508,8 +534,8 @@ class Releaser:
 
     # What is told.
 
-    def _runner(self, app: str) -> Runner:
-        return Runner(self._runner_socket, app)
+    def _runner(self, app: str, told: Log) -> Runner:
+        return Runner(self._runner_socket, app, clean=told.clean)
 
     def _stepper(self, told: Log) -> Callable[[str, float], None]:
         return lambda step, seconds: told.say(f"── {step}: done in {seconds:.2f} s")

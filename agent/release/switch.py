@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from agent.acting import ActFailed, Performer
 from agent.actions.action import CannotAct, ServiceView
 from agent.actions.steps import (
+    AskCircus,
     AskSupervisor,
     RunCommand,
     SendSignal,
@@ -137,10 +139,10 @@ class Switch:
         except (ReleaseFailed, RunnerTrouble) as error:
             troubles.append(f"the link current could not be set back: {error}")
         for web in changed:
-            view = self._performer.view(web.service, None)
-            if view is not None and not self._is_wrong(view, before):
-                continue
             try:
+                view = self._view(web.service)
+                if view is not None and not self._is_wrong(view, before):
+                    continue
                 await self._change(web, before, Switched(None, before))
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
@@ -151,8 +153,10 @@ class Switch:
 
     def _check_ways(self, done: Switched) -> None:
         """Nothing is begun that could not be done for every service."""
+        for jobs in self._app.jobs:
+            self._view(jobs.service)
         for web in self._app.web:
-            view = self._performer.view(web.service, None)
+            view = self._view(web.service)
             try:
                 done.ways[web.service] = "" if view is None else self._way(web, view)
             except NoWay as error:
@@ -172,6 +176,25 @@ class Switch:
         if done.code != 0:
             raise ReleaseFailed("switch", f"{layout.current} could not be set: {' '.join(done.last)[:300]}")
 
+    def _view(self, name: str) -> ServiceView | None:
+        """The service, if it runs. Raises ReleaseFailed where it is another's."""
+        view = self._performer.view(name, None)
+        return None if view is None else self._own(view)
+
+    def _own(self, view: ServiceView) -> ServiceView:
+        """The same, if it is the app's: an order names services as it likes, and the policy of the host has let an app be
+        deployed, which has a user and a folder. Raises ReleaseFailed."""
+        process = self._performer.process(view.master)
+        if process is None:
+            return view
+        base = os.path.realpath(self._layout.folder)
+        is_inside = process.folder == base or process.folder.startswith(f"{base}/")
+        if not is_inside and view.uid != pwd.getpwnam(self._app.user).pw_uid:
+            whose = f"it runs as {_user(view.uid)} in {process.folder}"
+            text = f"{view.name} is no service of {self._app.name}: {whose}, and the app is {self._app.user}'s in {base}"
+            raise ReleaseFailed("switch", text)
+        return view
+
     # Services that answer requests.
 
     def _way(self, web: Web, view: ServiceView) -> Way:
@@ -182,7 +205,7 @@ class Switch:
         return way_of(web, view, standing)
 
     async def _change(self, web: Web, release: str, done: Switched) -> None:
-        view = self._performer.view(web.service, None)
+        view = self._view(web.service)
         if view is None:
             done.ways[web.service] = "none"
             done.notes.append(
@@ -205,11 +228,11 @@ class Switch:
 
     async def _settle(self, web: Web) -> None:
         """Where a handover was cut off and two masters serve, one stays: the new one if it gets ready, else the other."""
-        view = self._performer.view(web.service, None)
+        view = self._view(web.service)
         if view is not None and self._is_cut:
             within_s = min(web.boot_s, STRANGERS_S)
             await self._performer.until(lambda: not self._performer.strangers(view.master), within_s)
-        masters = self._performer.views(web.service)
+        masters = [self._own(one) for one in self._performer.views(web.service)]
         if len(masters) < 2 or not self._has_begun(masters[0], masters[-1]):
             return
         new, pid = masters[-1], masters[-1].master.pid
@@ -330,6 +353,10 @@ class Switch:
         if manager.kind == "systemd":
             verb = "start" if only else "restart"
             return RunCommand(("systemctl", verb, manager.name), within_s, f"{verb} by systemd")
+        if manager.kind == "circus":
+            if not manager.name:
+                raise ReleaseFailed("restart", f"circus has not told which of its watchers starts {view.name}")
+            return AskCircus(manager.socket, manager.name, within_s, only_start=only)
         return AskSupervisor(manager.socket, manager.name, within_s, only_start=only)
 
     def _is_wrong(self, view: ServiceView, release: str) -> str:
@@ -346,7 +373,7 @@ class Switch:
 
     async def _begin(self, jobs: Jobs, release: str, done: Switched) -> list[_Bridge]:
         """A node of the new release consumes before the old one stops to; a beat has none beside it."""
-        old = self._performer.view(jobs.service, None)
+        old = self._view(jobs.service)
         if old is None:
             done.ways[jobs.service] = "none"
             done.notes.append(
@@ -452,3 +479,11 @@ class Switch:
             await self._performer.perform(steps, None)
         except (ActFailed, CannotAct) as error:
             self._say(f"{view.name} (pid {view.master.pid}) could not be ended: {error}")
+
+
+def _user(uid: int) -> str:
+    """A user's name; the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return f"user {uid}"

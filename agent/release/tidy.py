@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection
 
 from agent.release.hired import Runner
-from agent.release.layout import RELEASE, Layout
+from agent.release.layout import NAMED, RELEASE, Layout
 from agent.release.words import SYSTEM_PATH, git_environment
 
 REMOVE_S = 300.0
@@ -21,11 +21,12 @@ def releases_of(layout: Layout) -> list[str]:
 
 
 def current_of(layout: Layout) -> str | None:
-    """The release that the link names; None where there is no link."""
+    """The release that the link names, where the app's user can write what it wants; None where it names none."""
     try:
-        return os.path.basename(os.readlink(layout.current))
+        name = os.path.basename(os.readlink(layout.current))
     except OSError:
         return None
+    return name if NAMED.fullmatch(name) else None
 
 
 async def tidy(

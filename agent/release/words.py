@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.release.layout import Layout
@@ -12,6 +13,10 @@ SHORTEST_SECRET = 4
 """Shorter values are too common as words to be taken out of a log."""
 
 HIDDEN = "•••"
+CUT = "…"
+"""Where the runner has cut a line."""
+
+_ORIGIN = re.compile(r"https?://[^/?#]+")
 
 IMPORTS = """\
 import importlib, sys
@@ -27,12 +32,18 @@ WRITES = 'umask 077 && cat > "$1.new" && mv -fT "$1.new" "$1"'
 """For sh: what it is given goes into the file that it is told."""
 
 
-def git_environment(layout: Layout, key: str) -> dict[str, str]:
-    """Makes git ask nobody anything. A private key is in a file of the app's user, a token goes into no command line."""
+def git_environment(layout: Layout, key: str, repository: str = "") -> dict[str, str]:
+    """Makes git ask nobody anything. A private key is in a file of the app's user, a token goes into no command line.
+
+    The token is for the repository's own server: whoever writes the repository names the servers of its submodules, and
+    these may be neither programs nor folders of this host.
+    """
     settings = {}
-    if key and not is_private_key(key):
+    origin = _ORIGIN.match(repository)
+    if key and not is_private_key(key) and origin is not None:
         told = base64.b64encode(f"oauth2:{key.strip()}".encode()).decode()
-        settings["http.extraHeader"] = f"Authorization: Basic {told}"
+        settings[f"http.{origin[0]}/.extraHeader"] = f"Authorization: Basic {told}"
+    settings |= {"protocol.ext.allow": "never", "protocol.file.allow": "user"}
     ssh = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=15"]
     ssh += ["-o", f"UserKnownHostsFile={layout.own}/known_hosts"]
     if is_private_key(key):
@@ -89,16 +100,26 @@ def environment_file(variables: Mapping[str, str]) -> str:
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Takes secrets out of a line; each line of one that has several, too."""
+    """Takes secrets out of a line; each line of one that has several, too; of a line that was cut also a secret's beginning."""
     pieces = {part.strip() for secret in secrets for part in (secret, *secret.splitlines())}
     hidden = sorted((one for one in pieces if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
 
     def redact(line: str) -> str:
         for one in hidden:
             line = line.replace(one, HIDDEN)
-        return line
+        return _without_beginning(line, hidden) if line.endswith(CUT) else line
 
     return redact
+
+
+def _without_beginning(line: str, secrets: Iterable[str]) -> str:
+    """A line that was cut, without the part of a secret that it was cut in."""
+    line = line.removesuffix(CUT)
+    for one in secrets:
+        for chars in range(len(one) - 1, 0, -1):
+            if line.endswith(one[:chars]):
+                return f"{line[:-chars]}{HIDDEN}{CUT}"
+    return f"{line}{CUT}"
 
 
 def boot_argv(kind: str, name: str, app: str, port: int, folder: str) -> tuple[str, ...]:

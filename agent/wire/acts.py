@@ -123,6 +123,13 @@ _UNIT = Param(
     pattern=r"[\w.:@\\][\w.:@\\-]{0,200}\.service",
 )
 _PROGRAM = Param("program", "str", "The program's name in supervisor.", required=True, pattern=r"\w[\w.:-]{0,199}")
+_WATCHER = Param("watcher", "str", "The watcher's name in circus.", required=True, pattern=r"\w[\w.@:-]{0,99}")
+_ENDPOINT = Param(
+    "endpoint",
+    "str",
+    "Where circus listens; that of the service, or circus's default, where it is not given.",
+    pattern=r"tcp://127\.0\.0\.1:\d{1,5}|ipc:///[\w./-]{1,100}",
+)
 _COMMAND = Param("name", "str", "The command's name in the host's policy.", required=True, pattern=r"[\w.-]{1,100}")
 _SIGNAL = Param("signal", "str", "The signal's name.", required=True, choices=tuple(SIGNALS))
 _NICE = Param("nice", "int", "The nice value.", required=True, least=-20, most=19)
@@ -187,7 +194,7 @@ _ALL = (
     *(
         _spec(
             f"{kind}.restart",
-            "Let the systemd unit or the supervisor of the service start it again, also when it is dead.",
+            "Let the systemd unit, the supervisor or the circus of the service start it again, also when it is dead.",
             "service",
             _WITHIN_S,
             kinds=(kind,),
@@ -201,6 +208,15 @@ _ALL = (
     _spec("cgroup.set_limit", "Set the memory limit of a service's cgroup.", "service", _MEMORY, by_default=False),
     _spec("unit.restart", "Restart a systemd unit.", "nothing", _UNIT, _WITHIN_S, by_default=False),
     _spec("supervisor.restart", "Restart a program of supervisor.", "nothing", _PROGRAM, _WITHIN_S, by_default=False),
+    _spec(
+        "circus.restart",
+        "Restart a watcher of circus, with all its processes.",
+        "nothing",
+        _WATCHER,
+        _ENDPOINT,
+        _WITHIN_S,
+        by_default=False,
+    ),
     _spec("command.run", "Run a command that the host's policy names.", "nothing", _COMMAND, by_default=False),
     _spec("notify", "Tell people.", "nothing", _TOLD, _CHANNEL, by_server=True),
     _spec("deploy.hold", "Let no deploy of the service begin for a while.", "service", _MINUTES, by_server=True),

@@ -248,13 +248,17 @@ def _health(value: object) -> Health:
     path = obj.text("path", default=standard.path)
     if not path.startswith("/") or not path.isprintable() or " " in path:
         raise WireError("health.path", f"must begin with a slash, not {shown(path)}")
+    address, host, contains = (obj.text(name, default="") for name in ("address", "host", "contains"))
+    for name, text in (("address", address), ("host", host), ("contains", contains)):
+        if not text.isprintable():
+            raise WireError(f"health.{name}", f"must be of printable characters, not {shown(text)}")
     return Health(
         path=path,
-        address=obj.text("address", default=""),
+        address=address,
         status=obj.whole("status", standard.status, least=100, most=599),
-        contains=obj.text("contains", default=""),
+        contains=contains,
         within_s=obj.number("within_s", standard.within_s, most=60),
-        host=obj.text("host", default=""),
+        host=host,
     )
 
 

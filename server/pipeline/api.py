@@ -49,7 +49,7 @@ class DeployApi:
         """PUT /v1/apps/{app}: takes it on, or its new file."""
         name = request.match_info["app"]
         text = await _text(request)
-        site = _site(text, f"{name}.yml")
+        site = await asyncio.to_thread(_site, text, f"{name}.yml")
         if site.app.name != name:
             raise bad_request(f"the file is that of {site.app.name}, and not of {name}")
         await self._pipeline.put_app(name, text, request[WHO], site)
@@ -67,7 +67,7 @@ class DeployApi:
         """POST /v1/apps/check: what is wrong with a file."""
         text = await _text(request)
         try:
-            site = read_site(text, "reflex.yml")
+            site = await asyncio.to_thread(read_site, text, "reflex.yml")
         except SiteError as error:
             problems = [{"line": one.line, "column": one.column, "text": one.text} for one in error.problems]
             return json_answer({"problems": problems})

@@ -17,7 +17,7 @@ class Channels:
     async def heard(self, host: str, message: object) -> None:
         """A host says something; the first time is when its channel has opened."""
         if isinstance(message, dict) and isinstance(message.get("log"), dict):
-            self._pipeline.logs.add(host, message["log"])
+            self._pipeline.said(host, message["log"])
             return
         await self._lender.heard(host, message)
         if host not in self._open:

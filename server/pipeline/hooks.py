@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -10,14 +11,18 @@ from typing import Any
 from aiohttp import web
 
 from server.body import parse_json, read_body
-from server.errors import ApiError, bad_request
+from server.errors import ApiError, bad_request, try_later
 from server.pipeline.api import DeployApi
 from server.pipeline.pipeline import Pipeline
+from server.secret import new_secret
 from server.timeline import json_answer
 
 SECRET = "WEBHOOK"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MOST_WHO = 80
+BODY_S = 30.0
+REFUSE_S = 1.0
+MOST_REFUSING = 64
 _BRANCH = "refs/heads/"
 _TAG = "refs/tags/"
 _SIGNED_BY = ("X-Hub-Signature-256", "X-Gitea-Signature", "X-Forgejo-Signature", "X-Reflex-Signature")
@@ -27,19 +32,25 @@ _TOKEN = "X-Gitlab-Token"
 
 
 class Hooks:
-    """Believes who knows the secret, and begins a deploy when the branch of an app was pushed to."""
+    """Believes who knows the secret, and begins a deploy when the branch of an app was pushed to.
+
+    Who is not believed waits for the answer, and only so many can wait: guessing is slow, and keeps nobody else out.
+    """
 
     def __init__(self, pipeline: Pipeline, api: DeployApi) -> None:
         self._pipeline = pipeline
         self._api = api
+        self._nobodys = new_secret("session")
+        self._refusing = 0
 
     async def receive(self, request: web.Request) -> web.Response:
         """202 with the deploy; 200 where there is nothing to do. An unknown app and a wrong signature look the same."""
-        body = bytes(await read_body(request, limit=MAX_BODY_BYTES))
+        body = await _body(request)
         name = request.match_info["app"]
         file, secret = self._pipeline.apps.get(name), self._pipeline.secret(name, SECRET)
-        if file is None or secret is None or not is_believed(request.headers, body, secret):
-            raise ApiError(401, "not_believed", "the signature is wrong, or the app has no secret WEBHOOK")
+        is_right = is_believed(request.headers, body, secret or self._nobodys)
+        if file is None or secret is None or not is_right:
+            raise await self._not_believed()
         said = parse_json(body)
         if not isinstance(said, dict):
             raise bad_request("the body must be a JSON object")
@@ -53,6 +64,24 @@ class Hooks:
         wanted = {"ref": pushed, "why": _why(said)}
         return await self._api.push(name, file, wanted, f"a push by {_who(said)}")
 
+    async def _not_believed(self) -> ApiError:
+        if self._refusing >= MOST_REFUSING:
+            return try_later(429, "too_many_attempts", "too many wrong signatures at once", after_s=round(REFUSE_S))
+        self._refusing += 1
+        try:
+            await asyncio.sleep(REFUSE_S)
+        finally:
+            self._refusing -= 1
+        return ApiError(401, "not_believed", "the signature is wrong, or the app has no secret WEBHOOK")
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_S):
+            return bytes(await read_body(request, limit=MAX_BODY_BYTES))
+    except TimeoutError:
+        raise ApiError(408, "too_slow", f"the body did not come within {BODY_S:g} s") from None
+
 
 def is_believed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     """Whether the sender knows the secret."""
@@ -60,9 +89,14 @@ def is_believed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     for name in _SIGNED_BY:
         given = headers.get(name)
         if given is not None:
-            return hmac.compare_digest(given.removeprefix("sha256=").lower().encode(), right.encode())
+            return hmac.compare_digest(_bytes(given.removeprefix("sha256=").lower()), right.encode())
     token = headers.get(_TOKEN)
-    return token is not None and hmac.compare_digest(token.encode(), secret.encode())
+    return token is not None and hmac.compare_digest(_bytes(token), secret.encode())
+
+
+def _bytes(header: str) -> bytes:
+    """A header as it came, whatever bytes that were."""
+    return header.encode("utf-8", "surrogateescape")
 
 
 def _who(said: Mapping[str, Any]) -> str:

@@ -144,6 +144,12 @@ class Pipeline:
             if stored.event.kind in KINDS and "deploy" in stored.event.attrs:
                 self._spawn(self._do_quietly(Heard(stored.host, stored.event), arrival=stored.arrival))
 
+    def said(self, host: str, line: Mapping[str, Any]) -> None:
+        """One line of a log; a host has something to say of its own deploys only."""
+        deploy = self.state.deploys.get(str(line.get("deploy", "")))
+        if deploy is not None and any(part.host == host for part in deploy.parts):
+            self.logs.add(host, line)
+
     async def connected(self, host: str) -> None:
         """A host's channel has opened."""
         await self._do_quietly(Present(host, is_there=True))

@@ -18,7 +18,20 @@ import orjson
 import pytest
 from aiohttp import web
 
-from agent.wire import Book, Books, Command, books_to_json, command_to_json, sign, sign_books, uuid7
+from agent.wire import (
+    Book,
+    Books,
+    Command,
+    Order,
+    books_to_json,
+    command_to_json,
+    order_to_json,
+    sign,
+    sign_books,
+    sign_order,
+    uuid7,
+)
+from agent.wire.app import App
 from demo.stage import HOST, Stage, free_port
 from tests.actions.conftest import Site
 
@@ -214,3 +227,28 @@ async def test_an_old_loan_is_not_taken_again(between: Between, attacked: Site) 
     await between.say(loan)
     assert "newer things were" in (await refused(attacked, "replayed"))["text"]
     assert not (await stage.get("/v1/hosts"))["hosts"][0]["status"]["playbooks"]["held"]
+
+
+async def test_who_repeats_what_was_said_does_not_fill_the_timeline(between: Between, attacked: Site) -> None:
+    """Somebody who has heard the server, and has no key, says it all again and again, and something of his own."""
+    planned = await attacked.act("gunicorn.scale", dry_run=True, params={"by": 1})
+    done = await attacked.act("gunicorn.scale", params={"by": 1})
+    now_us, before = time.time_ns() // 1000, attacked.children()
+    id_ = uuid7(now_us, secrets.randbits(62))
+    app = App("shop", "git@git.example:shop", "main", "nobody", "/srv/shop")
+    order = Order(id_, id_, "switch", HOST, now_us, now_us + 60_000_000, id_, app)
+    forged = {"order": order_to_json(order), "signature": sign_order(order, hashlib.sha256(b"a guess").hexdigest())}
+    said = [message for message in between.heard if "command" in message]
+    for _ in range(40):
+        for message in (*said, forged, {"order": 7}):
+            await between.say(message)
+    assert (await attacked.act("gunicorn.scale", dry_run=True, params={"by": 2}))["kind"] == "action.planned"
+    events = await between.stage.events(kind="action.*")
+    again = [
+        one for one in events if one["attrs"].get("command") in (planned["attrs"]["command"], done["attrs"]["command"])
+    ]
+    kinds = sorted(one["kind"] for one in again if one["kind"] != "action.asked")
+    assert kinds == ["action.done", "action.planned", "action.refused", "action.refused"]
+    refusals = await between.stage.events(kind="release.refused")
+    assert len(refusals) == 1, [one["text"] for one in refusals]
+    assert attacked.children() == before

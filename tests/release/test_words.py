@@ -26,9 +26,9 @@ def test_a_shell_reads_the_file_of_variables_as_it_was_meant(variables: dict[str
 
 
 def test_a_token_is_in_no_command_and_a_key_in_a_file_only() -> None:
-    with_token = git_environment(LAYOUT, "ghp_verysecret")
+    with_token = git_environment(LAYOUT, "ghp_verysecret", "https://git.example/team/shop.git")
     assert "ghp_verysecret" not in repr(with_token)
-    assert with_token["GIT_CONFIG_KEY_0"] == "http.extraHeader"
+    assert with_token["GIT_CONFIG_KEY_0"] == "http.https://git.example/.extraHeader"
     with_key = git_environment(LAYOUT, f"-----BEGIN OPENSSH {MARK}-----\nabc\n")
     assert "abc" not in repr(with_key)
     assert "/srv/shop/.reflex/key" in with_key["GIT_SSH_COMMAND"]
