@@ -83,7 +83,7 @@ class Performer:
         service = next((s for s in found if target is not None and _has(s, target)), found[-1] if found else None)
         return None if service is None else self._view(service)
 
-    def successor(self, name: str, besides: Target) -> ServiceView | None:
+    def successor(self, name: str, besides: Target | None) -> ServiceView | None:
         """The living service of that name whose master is not that one, the youngest if there are several."""
         living = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
         others = [s for s in living if _master(s) != besides]

@@ -69,10 +69,10 @@ class WaitCount:
 
 @dataclass(frozen=True, slots=True)
 class WaitNewMaster:
-    """Waits until a service of this name has a master that is not `besides`."""
+    """Waits until a service of this name has a master that is not `besides`, or any where that is None."""
 
     service: str
-    besides: Target
+    besides: Target | None
     within_s: float
 
     @property

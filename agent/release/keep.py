@@ -1,9 +1,12 @@
 #!/usr/bin/python3 -I
-"""`reflex-keep PROGRAM …`: stands between a supervisor or a unit and a Gunicorn that hands over to a new master.
+"""`reflex-keep [--environment FILE] [--] PROGRAM …`: stands between a supervisor or a unit and a Gunicorn that hands over to a new master.
 
 Gunicorn hands over (USR2) by forking a new master and ending the old one. Whoever started the old one takes that for the
 end of the service, and starts another that cannot listen. The keeper is what is started instead: it stays, takes the new
 master as its own child when the old one ends, hands signals on to the master that serves, and ends when the last has.
+
+With `--environment` the program gets the variables of a file, as systemd's EnvironmentFile= gives them; supervisor has no
+such thing. The file is the one that a deploy writes: NAME='value', quoted as for sh.
 
 This is a program of its own: one file that needs nothing but Python, so that the user of an app can run it as it is.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +28,7 @@ EVERYBODY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """Signals that end the service, which all its masters get."""
 
 CANNOT_START = 127
+USAGE = "usage: reflex-keep [--environment FILE] [--] PROGRAM [ARGUMENT …]"
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -58,6 +63,23 @@ def keep(argv: Sequence[str]) -> int:
     return code
 
 
+def variables_of(path: str) -> dict[str, str]:
+    """The variables of a file; raises OSError, and ValueError for a file that is none of variables."""
+    with open(path, encoding="utf-8") as file:
+        words = shlex.split(file.read(), comments=True)
+    if odd := next((word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word), None):
+        raise ValueError(f"{odd.partition('=')[0]!r:.40} is no NAME=value")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def command_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The file of variables, if one is named, and the program with its arguments, empty if there is none."""
+    rest, file = list(words), None
+    if rest[:1] == ["--environment"] and len(rest) > 1:
+        file, rest = rest[1], rest[2:]
+    return file, rest[1:] if rest[:1] == ["--"] else rest
+
+
 def _reaped(masters: list[int], code: int) -> tuple[list[int], int]:
     """The children that are left; one that came by the end of its parent is a master now."""
     while True:
@@ -83,8 +105,11 @@ def _exit_code(status: int) -> int:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    words = words[1:] if words[:1] == ["--"] else words
-    if not words:
-        sys.exit("usage: reflex-keep [--] PROGRAM [ARGUMENT …]")
-    sys.exit(keep(words))
+    named, program = command_of(sys.argv[1:])
+    if not program:
+        sys.exit(USAGE)
+    try:
+        os.environ.update({} if named is None else variables_of(named))
+    except (OSError, ValueError) as error:
+        sys.exit(f"reflex-keep: {named} cannot be read as variables: {getattr(error, 'strerror', None) or error}")
+    sys.exit(keep(program))

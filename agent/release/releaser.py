@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.acting import ActFailed, Performer
 from agent.clock import Clock
 from agent.ids import new_event_id
-from agent.policy import STOP_FILE, PolicyError, load_policy
+from agent.policy import STOP_FILE, AppRules, PolicyError, load_policy
 from agent.procfs import ProcFs
 from agent.release.afterwards import HOUR_US, WITHIN_US, Deaths, has_regressed
 from agent.release.gate import FAULTS, Seen, Verdict, judge
@@ -42,6 +42,7 @@ from agent.wire import (
     is_signed_order,
     order_from_json,
 )
+from agent.wire.app import App
 
 AHEAD_US = 60_000_000
 MOST_COMPARED = 6
@@ -241,20 +242,29 @@ class Releaser:
             raise OrderRefused("busy", f"another order for {app.name} is under way")
         if self._stop_file.exists():
             raise OrderRefused("killed", f"acting is stopped on this host by {self._stop_file}")
-        try:
-            policy = load_policy(self._policy_file)
-        except PolicyError as error:
-            raise OrderRefused("policy", f"the policy of this host cannot be used: {error}") from None
-        rules = policy.apps.get(app.name)
-        if policy.stop:
-            raise OrderRefused("killed", f"acting is stopped on this host by {self._policy_file}")
-        if rules is None:
-            raise OrderRefused("policy", f"the policy of this host names no app {app.name} ([apps.{app.name}])")
+        rules = self._rules(app)
         wanted = {"user": (app.user, rules.user), "folder": (app.folder, rules.folder)}
         wanted |= {"repository": (app.repository, rules.repository)} if rules.repository else {}
         for name, (asked, allowed) in wanted.items():
             if asked != allowed:
                 raise OrderRefused("policy", f"the policy of this host has {allowed} as its {name}, not {asked}")
+        starts = [*(web.start for web in app.web), *(jobs.start for jobs in app.jobs)]
+        for start in starts:
+            if start is not None and start.name not in rules.starts:
+                what = f"{start.name} is not among what {app.name} may start"
+                raise OrderRefused("policy", f"{what} by the policy of this host ([apps.{app.name}], starts)")
+
+    def _rules(self, app: App) -> AppRules:
+        """What the host lets be done with an app; raises OrderRefused."""
+        try:
+            policy = load_policy(self._policy_file)
+        except PolicyError as error:
+            raise OrderRefused("policy", f"the policy of this host cannot be used: {error}") from None
+        if policy.stop:
+            raise OrderRefused("killed", f"acting is stopped on this host by {self._policy_file}")
+        if app.name not in policy.apps:
+            raise OrderRefused("policy", f"the policy of this host names no app {app.name} ([apps.{app.name}])")
+        return policy.apps[app.name]
 
     async def _answer(self, order: Order, *, is_cut: bool) -> None:
         """Does the phase. However it ends, an event tells of it, unless the agent itself is being stopped."""
@@ -317,7 +327,7 @@ class Releaser:
             raise ReleaseFailed("switch", f"there is no release {order.release} in {app.folder}")
         observer = self._observe(order)
         before: dict[str, Seen] = {} if is_cut else observer.turn()
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = self._switcher(order, told)
         if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
             await self._migrate(order, told)
         now_us = self._clock.now_us()
@@ -409,7 +419,7 @@ class Releaser:
         target = order.release or record.before
         if not target or target not in releases_of(Layout(app.folder)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = self._switcher(order, told)
         began = time.monotonic()
         done = await switch.to(target, is_back=True)
         took_s = time.monotonic() - began
@@ -451,6 +461,13 @@ class Releaser:
 
     def _runner(self, app: str) -> Runner:
         return Runner(self._runner_socket, app)
+
+    def _switcher(self, order: Order, told: Log) -> Switch:
+        """Raises OrderRefused when the policy has changed under the order."""
+        return Switch(
+            order, self._runner(order.app.name), self._performer, supervisor=self._rules(order.app).supervisor,
+            say=told.say, stepped=self._stepper(told),
+        )  # fmt: skip
 
     def _stepper(self, told: Log) -> Callable[[str, float], None]:
         return lambda step, seconds: told.say(f"── {step}: done in {seconds:.2f} s")

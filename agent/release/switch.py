@@ -32,9 +32,10 @@ from agent.release.choice import (
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.prepare import SHORT_S, ReleaseFailed
+from agent.release.starting import start_absent
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order
-from agent.wire.app import Jobs, Web
+from agent.wire.app import Jobs, Start, Web
 
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
@@ -73,10 +74,13 @@ class Switch:
         runner: Runner,
         performer: Performer,
         *,
+        supervisor: str,
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
     ) -> None:
+        """`supervisor` is the socket of the supervisor that may be asked to start what does not run."""
         self._order = order
+        self._supervisor = supervisor
         self._app = order.app
         self._runner = runner
         self._performer = performer
@@ -170,6 +174,9 @@ class Switch:
 
     async def _change(self, web: Web, release: str, done: Switched) -> None:
         view = self._performer.view(web.service, None)
+        if view is None and web.start is not None:
+            await self._start_absent(web, web.start, release, done)
+            return
         if view is None:
             done.ways[web.service] = "none"
             done.notes.append(
@@ -230,6 +237,16 @@ class Switch:
         if wrong := self._is_wrong(new, release):
             raise ReleaseFailed("restart", f"{web.service} was started again and does not serve {release}: {wrong}")
 
+    async def _start_absent(self, one: Web | Jobs, start: Start, release: str, done: Switched) -> None:
+        """Lets a service run that does not, for the first time as a rule."""
+        began = time.monotonic()
+        view = await start_absent(self._performer, one.service, start, supervisor=self._supervisor, within_s=one.boot_s)
+        if wrong := self._is_wrong(view, release):
+            raise ReleaseFailed("start", f"{one.service} was started and does not run {release}: {wrong}")
+        done.ways[one.service] = "started"
+        self._say(f"{one.service} did not run; it was started by {start.name} and runs {release}")
+        self._stepped(f"start of {one.service}", time.monotonic() - began)
+
     def _start(self, view: ServiceView, within_s: float, *, only: bool) -> Step:
         manager = view.manager
         assert manager is not None
@@ -253,6 +270,9 @@ class Switch:
     async def _begin(self, jobs: Jobs, release: str, done: Switched) -> list[_Bridge]:
         """A node of the new release consumes before the old one stops to; a beat has none beside it."""
         old = self._performer.view(jobs.service, None)
+        if old is None and jobs.start is not None:
+            await self._start_absent(jobs, jobs.start, release, done)
+            return []
         if old is None:
             done.ways[jobs.service] = "none"
             done.notes.append(

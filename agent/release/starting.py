@@ -1,0 +1,46 @@
+"""Starts a service of an app that does not run on this host, by who the app's file names for it. The policy has allowed that."""
+
+from __future__ import annotations
+
+from agent.acting import ActFailed, Performer
+from agent.actions.action import CannotAct, ServiceView
+from agent.actions.steps import AskSupervisor, RunCommand, Step, WaitNewMaster, WaitNewReady
+from agent.release.prepare import ReleaseFailed
+from agent.wire.app import Start
+from agent.workers.settings import ServiceSettings
+
+
+def start_step(start: Start, supervisor: str, within_s: float) -> Step:
+    """What starts it and leaves it alone if it runs; `supervisor` is the socket that supervisor listens on."""
+    if start.unit:
+        return RunCommand(("systemctl", "start", start.unit), within_s, "start by systemd")
+    return AskSupervisor(supervisor, start.supervisor, within_s, only_start=True)
+
+
+def workers_to_wait_for(kind: str, settings: ServiceSettings) -> int:
+    """How many workers have to be ready; none where the master does the work itself."""
+    forks = {
+        "uvicorn": (settings.workers or 1) > 1,
+        "celery": settings.role != "beat" and settings.worker_class in (None, "prefork", "processes"),
+    }
+    return max(settings.workers or 1, 1) if forks.get(kind, True) else 0
+
+
+async def start_absent(
+    performer: Performer, service: str, start: Start, *, supervisor: str, within_s: float
+) -> ServiceView:
+    """The service, started and ready. Raises ReleaseFailed."""
+    try:
+        begin = (start_step(start, supervisor, within_s), WaitNewMaster(service, None, within_s))
+        await performer.perform(begin, None)
+        view = performer.view(service, None)
+        if view is None:
+            raise ReleaseFailed("start", f"{service}, started as {start.name}, ended at once; its own log says why")
+        if count := workers_to_wait_for(view.kind, performer.settings(view)):
+            await performer.perform((WaitNewReady(frozenset(), count, within_s),), view)
+        return view
+    except (ActFailed, CannotAct) as error:
+        why = f"{service} did not come up when {start.name} was started: {error}"
+        raise ReleaseFailed(
+            "start", f"{why} (its own log says more; reflexctl hosts shows under which names services run)"
+        ) from None
