@@ -69,10 +69,10 @@ class WaitCount:
 
 @dataclass(frozen=True, slots=True)
 class WaitNewMaster:
-    """Waits until a service of this name has a master that is not `besides`, or any where that is None."""
+    """Waits until a service of this name has a master that is not `besides`."""
 
     service: str
-    besides: Target | None
+    besides: Target
     within_s: float
 
     @property

@@ -80,6 +80,18 @@ def command_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return file, rest[1:] if rest[:1] == ["--"] else rest
 
 
+def as_script(argv: Sequence[str]) -> list[str]:
+    """`python -m gunicorn` as the script beside that python, if there is one.
+
+    Gunicorn hands over by running the file again that it was started from. Of a module that is one inside of its package,
+    and Python then finds Gunicorn's own `http` before the one that Django imports.
+    """
+    script = f"{os.path.dirname(argv[0])}/gunicorn"
+    if tuple(argv[1:3]) == ("-m", "gunicorn") and argv[0].startswith("/") and os.path.isfile(script):
+        return [argv[0], script, *argv[3:]]
+    return list(argv)
+
+
 def _reaped(masters: list[int], code: int) -> tuple[list[int], int]:
     """The children that are left; one that came by the end of its parent is a master now."""
     while True:
@@ -112,4 +124,4 @@ if __name__ == "__main__":
         os.environ.update({} if named is None else variables_of(named))
     except (OSError, ValueError) as error:
         sys.exit(f"reflex-keep: {named} cannot be read as variables: {getattr(error, 'strerror', None) or error}")
-    sys.exit(keep(program))
+    sys.exit(keep(as_script(program)))

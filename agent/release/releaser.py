@@ -16,14 +16,16 @@ from agent.ids import new_event_id
 from agent.policy import STOP_FILE, AppRules, PolicyError, load_policy
 from agent.procfs import ProcFs
 from agent.release.afterwards import HOUR_US, WITHIN_US, Deaths, has_regressed
+from agent.release.choice import venv_of
+from agent.release.failure import ReleaseFailed
 from agent.release.gate import FAULTS, Seen, Verdict, judge
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
-from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
+from agent.release.prepare import Preparation, Prepared, is_there
 from agent.release.records import RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
-from agent.release.tidy import releases_of, tidy
+from agent.release.tidy import foreign_of, releases_of, tidy
 from agent.release.watch import Observer
 from agent.release.words import build_environment
 from agent.reporter import Reporter
@@ -306,12 +308,15 @@ class Releaser:
         self._observe(order)
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         preparation = Preparation(
-            order, self._runner(app.name), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
+            order, self._runner(app.name), known=record.commits, kinds=kinds, venvs=self._venvs(app), say=told.say,
             bad={} if order.force else record.bad, stepped=self._stepper(told),
         )  # fmt: skip
         began = time.monotonic()
         prepared = await preparation.run()
         record.commits[prepared.release] = prepared.commit.id
+        if (found := prepared.found) is not None:
+            record.serving = found.release
+            record.commits |= {found.release: found.commit} if found.commit else {}
         took_s = time.monotonic() - began
         commit = prepared.commit
         text = (
@@ -417,7 +422,8 @@ class Releaser:
     async def _roll_back(self, order: Order, told: Log) -> None:
         app, record = order.app, self._records.app(order.app.name)
         target = order.release or record.before
-        if not target or target not in releases_of(Layout(app.folder)):
+        layout = Layout(app.folder)
+        if not target or target not in (*releases_of(layout), *foreign_of(layout)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
         switch = self._switcher(order, told)
         began = time.monotonic()
@@ -458,6 +464,11 @@ class Releaser:
             look.cancel()
 
     # What is told.
+
+    def _venvs(self, app: App) -> tuple[str, ...]:
+        """The virtual environments that the app's services run from."""
+        views = [self._performer.view(web.service, None) for web in app.web]
+        return tuple(venv for view in views if view is not None and (venv := venv_of(view.argv)))
 
     def _runner(self, app: str) -> Runner:
         return Runner(self._runner_socket, app)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from agent.acting import ActFailed, Performer
 from agent.actions.action import CannotAct, ServiceView
-from agent.actions.steps import AskSupervisor, RunCommand, Step, WaitNewMaster, WaitNewReady
-from agent.release.prepare import ReleaseFailed
+from agent.actions.steps import AskSupervisor, RunCommand, Step, WaitNewReady
+from agent.release.failure import ReleaseFailed
+from agent.wire import Target
 from agent.wire.app import Start
 from agent.workers.settings import ServiceSettings
+
+
+AGAIN_S = 3.0
+"""After so long a manager is asked again: of a program that has just ended it may say that it runs, and not start it."""
 
 
 def start_step(start: Start, supervisor: str, within_s: float) -> Step:
@@ -26,16 +33,26 @@ def workers_to_wait_for(kind: str, settings: ServiceSettings) -> int:
     return max(settings.workers or 1, 1) if forks.get(kind, True) else 0
 
 
+async def started(
+    performer: Performer, start: Step, service: str, *, besides: Target | None, within_s: float
+) -> ServiceView:
+    """The service under a master that is not `besides`, once its manager has been asked to start it. Raises ActFailed."""
+    ends_s = time.monotonic() + within_s
+    while (left_s := ends_s - time.monotonic()) > 0:
+        await performer.perform((start,), None)
+        await performer.until(lambda: performer.successor(service, besides) is not None, min(AGAIN_S, left_s))
+        if (view := performer.successor(service, besides)) is not None:
+            return view
+    raise ActFailed(f"no new master of {service} was seen within {within_s:g} s")
+
+
 async def start_absent(
     performer: Performer, service: str, start: Start, *, supervisor: str, within_s: float
 ) -> ServiceView:
     """The service, started and ready. Raises ReleaseFailed."""
     try:
-        begin = (start_step(start, supervisor, within_s), WaitNewMaster(service, None, within_s))
-        await performer.perform(begin, None)
-        view = performer.view(service, None)
-        if view is None:
-            raise ReleaseFailed("start", f"{service}, started as {start.name}, ended at once; its own log says why")
+        step = start_step(start, supervisor, within_s)
+        view = await started(performer, step, service, besides=None, within_s=within_s)
         if count := workers_to_wait_for(view.kind, performer.settings(view)):
             await performer.perform((WaitNewReady(frozenset(), count, within_s),), view)
         return view

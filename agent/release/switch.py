@@ -29,10 +29,12 @@ from agent.release.choice import (
     venv_of,
     way_of,
 )
+from agent.release.failure import ReleaseFailed
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
-from agent.release.prepare import SHORT_S, ReleaseFailed
-from agent.release.starting import start_absent
+from agent.release.prepare import SHORT_S
+from agent.release.starting import start_absent, started
+from agent.release.tidy import serving
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order
 from agent.wire.app import Jobs, Start, Web
@@ -91,10 +93,7 @@ class Switch:
     @property
     def current(self) -> str | None:
         """The release that the link names."""
-        try:
-            return os.path.basename(os.readlink(self._layout.current))
-        except OSError:
-            return None
+        return serving(self._layout)
 
     async def to(self, release: str, *, is_back: bool = False) -> Switched:
         """Lets every service of the app serve the release. Raises ReleaseFailed when the release before serves again, or still.
@@ -157,13 +156,20 @@ class Switch:
         layout = self._layout
         environment = {"PATH": SYSTEM_PATH}
         links = ["sh", "-c", LINKS, "sh"]
-        variables = "current/.environment"
+        variables = self._variables(release)
         for target, link in ((f"releases/{release}", layout.current), (variables, layout.environment)):
             done = await self._runner.run(
                 [*links, target, link], layout.folder, environment, seconds=SHORT_S, is_modest=False, on_line=self._say
             )
             if done.code != 0:
                 raise ReleaseFailed("switch", f"{link} could not be set: {' '.join(done.last)[:300]}")
+
+    def _variables(self, release: str) -> str:
+        """Where the file of variables is that goes with a release; one that others have made has none, and takes the one before."""
+        before = self.current
+        if before and not os.path.lexists(f"{self._layout.release(release)}/.environment"):
+            return f"releases/{before}/.environment"
+        return "current/.environment"
 
     # Services that answer requests.
 
@@ -263,7 +269,8 @@ class Switch:
         folder = os.path.realpath(self._layout.release(release))
         venv = venv_of(view.argv)
         real = None if venv is None else os.path.realpath(venv)
-        return runs_release(os.path.realpath(process.folder), real, folder, os.path.realpath(f"{folder}/venv"))
+        own = os.path.realpath(f"{folder}/venv") if os.path.isdir(f"{folder}/venv") else None
+        return runs_release(os.path.realpath(process.folder), real, folder, own)
 
     # Celery.
 
@@ -356,11 +363,8 @@ class Switch:
         return True
 
     async def _started_again(self, jobs: Jobs, old: ServiceView, release: str) -> None:
-        await self._performer.perform((self._start(old, jobs.boot_s, only=True),), None)
-        await self._performer.perform((WaitNewMaster(jobs.service, old.master, jobs.boot_s),), None)
-        new = self._performer.successor(jobs.service, old.master)
-        if new is None:
-            raise ReleaseFailed("celery", f"{jobs.service} ended right after its start")
+        start = self._start(old, jobs.boot_s, only=True)
+        new = await started(self._performer, start, jobs.service, besides=old.master, within_s=jobs.boot_s)
         if new.workers or old.workers:
             await self._performer.perform((WaitCount(max(len(old.workers), 1), jobs.boot_s),), new)
         if wrong := self._is_wrong(new, release):
