@@ -12,7 +12,6 @@ from agent.wire import Target
 from agent.wire.app import Start
 from agent.workers.settings import ServiceSettings
 
-
 AGAIN_S = 3.0
 """After so long a manager is asked again: of a program that has just ended it may say that it runs, and not start it."""
 

@@ -139,9 +139,21 @@ class Switch:
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
         for bridge in bridges:
-            if bridge.node is not None:
-                await self._retire(bridge.node, bridge.jobs.drain_s)
+            troubles += await self._take_bridge_back(bridge, before)
         return "; ".join(troubles) or f"{before} serves"
+
+    async def _take_bridge_back(self, bridge: _Bridge, before: str) -> list[str]:
+        """Ends the second node, once the first one consumes again; what could not be done."""
+        jobs, old = bridge.jobs, bridge.old
+        if self._performer.view(jobs.service, None) is None and old.manager is not None:
+            try:
+                await self._started_again(jobs, old, before)
+            except (ReleaseFailed, ActFailed, CannotAct) as error:
+                left = " and a node of the release that failed consumes in its place" if bridge.node is not None else ""
+                return [f"{jobs.service} could not be started again: {error}{left}"]
+        if bridge.node is not None:
+            await self._retire(bridge.node, jobs.drain_s)
+        return []
 
     def _check_ways(self, done: Switched) -> None:
         """Nothing is begun that could not be done for every service."""
