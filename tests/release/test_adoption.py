@@ -249,7 +249,7 @@ class Adopted:
         (self.base / "shared" / "settings.ini").write_text("[shop]\n")
         (self.base / "current").symlink_to(release)
         for command in (
-            ["python3", "-m", "venv", str(release / "venv")],
+            [str(shutil.which("python3", path=SYSTEM_PATH)), "-m", "venv", str(release / "venv")],
             [str(release / "venv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "gunicorn >=23, <24"],
             ["chown", "-R", "nobody:", str(self.base)],
         ):
