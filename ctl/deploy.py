@@ -67,12 +67,12 @@ async def _add(client: Client, options: argparse.Namespace, _screen: Screen) -> 
         show_json(answer)
         return
     show(f"{name} is taken on for {clean(', '.join(answer['hosts']))}. Its deploys begin with: reflexctl deploy {name}")
-    show("", "The policy of each host (/etc/reflex/policy.toml) has to allow it:", "", *_policy_of(text, name))
+    show("", "The policy of each host (/etc/reflex/policy.toml) has to allow it:", "", *policy_of(text, name))
     for secret in answer["secrets_missing"]:
         show(f"A secret is missing: reflexctl app secret {name} {clean(secret)}")
 
 
-def _policy_of(text: str, name: str) -> list[str]:
+def policy_of(text: str, name: str) -> list[str]:
     """The lines that a host's policy needs, as far as they can be seen in the file."""
     said = dict(line.split(":", 1) for line in text.splitlines() if line[:1].isalpha() and ":" in line)
     user, folder = (clean(said.get(key, "").strip().strip("'\"")) for key in ("user", "folder"))

@@ -101,6 +101,7 @@ class Preparation:
         self._git = git_environment(self._layout, order.key)
         self._notes: list[str] = []
         self._release = ""
+        self._is_first = False
         self._awaits_migration = False
 
     async def run(self) -> Prepared:
@@ -109,6 +110,7 @@ class Preparation:
             await self._step("folder", self._make_folder())
             await self._step("fetch", self._fetch())
             found = await self._step("found", self._survey().look(self._known, self._venvs, self._git))
+            self._is_first = found is None
             commit = await self._step("commit", self._commit())
             if why := self._bad.get(commit.id):
                 raise ReleaseFailed("commit", f"commit {commit.id[:12]} was bad ({why}) and is refused unless forced")
@@ -321,10 +323,10 @@ class Preparation:
             if not answer.trouble or (health is None and 0 < answer.status < 500):
                 self._say(f"booted on port {port}: {answer.status} in {answer.took_ms:g} ms")
                 return
-            if answer.status and self._awaits_migration:
-                self._say(f"booted on port {port}: {answer.status}; the database awaits its migrations")
+            if answer.status and self._is_first and self._awaits_migration:
+                self._say(f"booted on port {port}: {answer.status}; nothing has made the tables of the database yet")
                 self._notes.append(
-                    f"booted beside, {web.service} {answer.trouble}, which may be for want of migrations"
+                    f"booted beside, {web.service} {answer.trouble}, as may be before the first migration"
                 )
                 return
             if booting.done():
