@@ -102,12 +102,13 @@ class Performer:
         begun = [pid for pid in self._procfs.children(master.pid) if pid not in known and self._procfs.runs_python(pid)]
         return [pid for pid in begun if self._rollup.worker(pid) is None]
 
-    def successor(self, name: str, besides: Target) -> ServiceView | None:
+    def successor(self, name: str, besides: Target | None) -> ServiceView | None:
         """The living service of that name whose master was started after that one, the youngest if there are several."""
-        later = [one for one in self.others(name, besides) if one.master.start_ticks > besides.start_ticks]
+        since = -1 if besides is None else besides.start_ticks
+        later = [one for one in self.others(name, besides) if one.master.start_ticks > since]
         return max(later, key=lambda one: one.master.start_ticks, default=None)
 
-    def others(self, name: str, besides: Target) -> list[ServiceView]:
+    def others(self, name: str, besides: Target | None) -> list[ServiceView]:
         """The living services of that name whose master is not that one."""
         living = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
         return [self._view(one) for one in living if _master(one) != besides]

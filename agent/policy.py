@@ -14,6 +14,8 @@ timeout_s = 60
 user = "shop"                             # whom its builds, checks and commands run as
 folder = "/srv/shop"                      # the folder that is its own
 repository = "git@git.example:shop.git"   # if it is there, releases come from nowhere else
+starts = ["shop-web", "shop-jobs.service"]  # programs of supervisor, and units, that a deploy may start
+supervisor = "/run/supervisor.sock"       # where supervisor listens, if not there
 ```
 """
 
@@ -34,9 +36,12 @@ from agent.wire.app import folder_of
 
 MOST_BYTES = 64 * 1024
 STOP_FILE = "stop-acting"
+SUPERVISOR_SOCKET = "/run/supervisor.sock"
+"""Where the supervisor of Debian and its like listens."""
+
 _RULE_KEYS = ("allow", "deny")
 _KEYS = (*_RULE_KEYS, "stop", "services", "commands", "apps")
-_APP_KEYS = ("user", "folder", "repository")
+_APP_KEYS = ("user", "folder", "repository", "starts", "supervisor")
 _COMMAND_KEYS = ("argv", "user", "timeout_s")
 
 
@@ -54,11 +59,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class AppRules:
-    """What a host lets be deployed. `repository` empty: from wherever the server says."""
+    """What a host lets be deployed. `repository` empty: from wherever the server says.
+
+    `starts` are the programs of the supervisor that listens at `supervisor`, and the units, that a deploy may start.
+    """
 
     user: str
     folder: str
     repository: str = ""
+    starts: tuple[str, ...] = ()
+    supervisor: str = SUPERVISOR_SOCKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +165,11 @@ class _Reader:
         repository = table.get("repository", "")
         if not isinstance(repository, str):
             raise self._wrong("repository", "must be a text")
-        return AppRules(str(table["user"]), folder, repository)
+        starts = self._texts(table, "starts") if "starts" in table else ()
+        socket = table.get("supervisor", SUPERVISOR_SOCKET)
+        if not isinstance(socket, str) or not socket.startswith("/"):
+            raise self._wrong("supervisor", "must be the full path of supervisor's socket")
+        return AppRules(str(table["user"]), folder, repository, starts, socket)
 
     def _uid(self, user: object) -> int:
         try:

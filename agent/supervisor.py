@@ -7,7 +7,7 @@ import socket
 import xmlrpc.client
 from typing import Any
 
-_NOT_RUNNING, _ALREADY_STARTED = 70, 60
+_BAD_NAME, _ALREADY_STARTED, _NOT_RUNNING = 10, 60, 70
 
 
 class SupervisorTrouble(Exception):
@@ -25,6 +25,9 @@ def restart(path: str, program: str, within_s: float, *, only_start: bool = Fals
             _call(proxy.supervisor.stopProcess, program, but=_NOT_RUNNING)
         _call(proxy.supervisor.startProcess, program, but=_ALREADY_STARTED)
     except xmlrpc.client.Fault as fault:
+        if fault.faultCode == _BAD_NAME:
+            text = f"supervisor at {path} has no program of that name; supervisorctl update lets it read its files anew"
+            raise SupervisorTrouble(text) from None
         raise SupervisorTrouble(f"supervisor says {fault.faultString[:200]}") from None
     except xmlrpc.client.ProtocolError as error:
         raise SupervisorTrouble(f"supervisor answers HTTP {error.errcode}: it wants a password") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ SHORT_ID = 8
 KINDS = tuple(f"deploy.{one}" for one in ("queued", "started", "step", "finished")) + tuple(
     f"release.{one}" for one in ("prepared", "switched", "kept", "rolled_back", "failed", "refused", "interrupted")
 )
+_STARTS = re.compile(r"""\bstart: *\{ *"?(?:supervisor|unit)"?: *["']?([\w.@:-]+)""")
 QUESTIONS = (
     ("app", "name of the app", ""),
     ("repository", "address that git fetches from (git@…, https://…)", ""),
@@ -36,6 +38,7 @@ QUESTIONS = (
     ("import", "what it serves, as gunicorn takes it (empty: not checked beside)", "{app}.wsgi:application"),
     ("health", "path of its health check (empty: none)", "/healthz"),
     ("celery", "name of the Celery service (empty: none)", ""),
+    ("start", "who starts them where they do not run yet: supervisor or systemd (empty: you do)", ""),
     ("migrate", "command that migrates the database (empty: none)", ""),
 )
 
@@ -64,16 +67,18 @@ async def _add(client: Client, options: argparse.Namespace, _screen: Screen) -> 
         show_json(answer)
         return
     show(f"{name} is taken on for {clean(', '.join(answer['hosts']))}. Its deploys begin with: reflexctl deploy {name}")
-    show("", "The policy of each host (/etc/reflex/policy.toml) has to allow it:", "", *_policy_of(text, name))
+    show("", "The policy of each host (/etc/reflex/policy.toml) has to allow it:", "", *policy_of(text, name))
     for secret in answer["secrets_missing"]:
         show(f"A secret is missing: reflexctl app secret {name} {clean(secret)}")
 
 
-def _policy_of(text: str, name: str) -> list[str]:
+def policy_of(text: str, name: str) -> list[str]:
     """The lines that a host's policy needs, as far as they can be seen in the file."""
     said = dict(line.split(":", 1) for line in text.splitlines() if line[:1].isalpha() and ":" in line)
     user, folder = (clean(said.get(key, "").strip().strip("'\"")) for key in ("user", "folder"))
-    return [f"  [apps.{name}]", f'  user = "{user}"', f'  folder = "{folder}"']
+    starts = ", ".join(f'"{one}"' for one in dict.fromkeys(_STARTS.findall(text)))
+    lines = [f"  [apps.{name}]", f'  user = "{user}"', f'  folder = "{folder}"']
+    return [*lines, *([f"  starts = [{starts}]"] if starts else [])]
 
 
 def _guided() -> str:
@@ -101,15 +106,25 @@ def file_of(said: Mapping[str, str]) -> str:
     hosts = ", ".join(quoted(one.strip()) for one in said["hosts"].split(",") if one.strip())
     lines = [f"{key}: {quoted(said[key])}" for key in ("app", "repository", "ref")]
     lines += [f"hosts: [{hosts}]", f"user: {quoted(said['user'])}", f"folder: {quoted(said['folder'])}"]
+    if said["start"] not in ("", "supervisor", "systemd"):
+        raise Misused(f"services are started by supervisor or systemd, not by {said['start']!r:.40}")
     if said["migrate"]:
         lines.append(f"migrate: {{command: {quoted(said['migrate'])}}}")
     if said["web"]:
         lines += ["web:", f"  - service: {quoted(said['web'])}"]
         lines += [f"    app: {quoted(said['import'])}"] if said["import"] else []
         lines += [f"    health: {{path: {quoted(said['health'])}}}"] if said["health"] else []
+        lines += [f"    start: {_start_of(said['web'], said['start'])}"] if said["start"] else []
     if said["celery"]:
         lines += ["celery:", f"  - service: {quoted(said['celery'])}"]
+        lines += [f"    start: {_start_of(said['celery'], said['start'])}"] if said["start"] else []
     return "\n".join(lines) + "\n"
+
+
+def _start_of(service: str, manager: str) -> str:
+    """Programs and units have the name of their service, as a rule."""
+    given = {"supervisor": service} if manager == "supervisor" else {"unit": f"{service}.service"}
+    return orjson.dumps(given).decode()
 
 
 async def _list(client: Client, options: argparse.Namespace, screen: Screen) -> None:

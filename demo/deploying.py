@@ -103,8 +103,9 @@ class Counts:
 class Visitors:
     """New connections, a hundred a second, whatever comes back. Use as an async context manager."""
 
-    def __init__(self, port: int, *, a_second: int = REQUESTS_A_SECOND) -> None:
+    def __init__(self, port: int, *, a_second: int = REQUESTS_A_SECOND, host: str = APP, path: str = "/") -> None:
         self._port = port
+        self._asked = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         self._pause_s = 1 / a_second
         self.counts = Counts()
         self._asking: set[asyncio.Task[None]] = set()
@@ -139,7 +140,7 @@ class Visitors:
         try:
             async with asyncio.timeout(10):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-                writer.write(b"GET / HTTP/1.1\r\nHost: market\r\nConnection: close\r\n\r\n")
+                writer.write(self._asked)
                 said = await reader.read()
                 writer.close()
             if not said.startswith(b"HTTP/1.1 200"):

@@ -2,10 +2,11 @@
 
 Gunicorn hands over to a second master (USR2): it loads everything anew, the old one serves until the new one is ready,
 and no connection is lost. That ends the process which a unit or a supervisor started, so it is for services that nobody
-manages, or that are kept (agent/release/keep.py). A managed one reads its release anew (HUP): no request fails, and all
-wait for as long as the import takes. uvicorn's HUP begins its workers in the folder that it was started in, which is that
-of the old release: it hands over by a keeper that holds its socket, as uWSGI can, too. What can do none of it is started
-again by its manager, if the app allows that.
+manages, or that are kept (agent/release/keep.py), and that was not started as `python -m gunicorn`: the second master would
+have Gunicorn's own folder before the standard library, and most applications fail to import `http`. A managed one reads its
+release anew (HUP): no request fails, and all wait for as long as the import takes. uvicorn's HUP begins its workers in the
+folder that it was started in, which is that of the old release: it hands over by a keeper that holds its socket, as uWSGI
+can, too. What can do none of it is started again by its manager, if the app allows that.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
     if web.strategy != "auto":
         _check(web, web.strategy, service, standing)
         return web.strategy
-    if service.kind == "gunicorn" and (service.manager is None or standing.is_kept):
+    if service.kind == "gunicorn" and (service.manager is None or standing.is_kept) and not is_module(service.argv):
         return "handover"
     if service.kind in BY_KEEPER and standing.holds_socket and standing.finishes:
         return "handover"
@@ -86,6 +87,11 @@ def _check(web: Web, way: Way, service: ServiceView, standing: Standing) -> None
             f"{service.manager.kind} would take the handover of {service.name} for its end; start it by the keeper "
             "(docs/deploys.md), or let the strategy be auto"
         )
+    if way == "handover" and is_module(service.argv):
+        raise NoWay(
+            f"{service.name} was started as python -m gunicorn, of which a second master cannot import http; start it by "
+            "the keeper, or as current/venv/bin/python current/venv/bin/gunicorn (docs/deploys.md)"
+        )
     if way == "reload" and service.kind not in ("gunicorn", "uwsgi"):
         raise NoWay(f"{service.name} is {service.kind}, which cannot load another release by itself")
     if way == "reload" and service.kind == "gunicorn" and standing.preloads:
@@ -99,15 +105,20 @@ def _check(web: Web, way: Way, service: ServiceView, standing: Standing) -> None
         )
 
 
-def runs_release(folder: str, real_venv: str | None, release: str, release_venv: str) -> str:
+def is_module(argv: Sequence[str]) -> bool:
+    """Whether Gunicorn was started as a module, or handed over from one that was."""
+    return tuple(argv[1:3]) == ("-m", "gunicorn") or any(word.endswith("/gunicorn/__main__.py") for word in argv[1:2])
+
+
+def runs_release(folder: str, real_venv: str | None, release: str, release_venv: str | None) -> str:
     """Why a master does not run the release, as a sentence's end; empty if it does.
 
     `folder` is its working folder now, `real_venv` the virtual environment that its interpreter belongs to, links
-    resolved, None where that is not known.
+    resolved, None where that is not known. `release_venv` is None for a release that others have made without one of its own.
     """
     if folder != release and not folder.startswith(f"{release}/"):
         return f"its working folder is {folder or 'unknown'} and not {release}: it was not started by the link current"
-    if real_venv is not None and real_venv != release_venv:
+    if real_venv is not None and release_venv is not None and real_venv != release_venv:
         return (
             f"its packages are those of {real_venv} and not of {release_venv}: start it by current/venv/bin/python -m …"
         )

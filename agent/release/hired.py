@@ -83,7 +83,8 @@ class Runner:
         except (OSError, TimeoutError) as error:
             why = getattr(error, "strerror", None) or "it does not answer"
             raise RunnerTrouble(
-                f"the runner of this host, which runs builds, cannot be asked at {self._path}: {why} (docs/deploys.md)"
+                f"the runner of this host, which runs builds, cannot be asked at {self._path}: {why}; an agent that was "
+                "started before its policy named an app has none: restart it (docs/deploys.md)"
             ) from None
         try:
             writer.write(orjson.dumps({**job, "app": self._app}) + b"\n")

@@ -133,7 +133,8 @@ class Keeper:
             if door is not None:
                 os.dup2(door.fileno(), DESCRIPTOR)
                 os.set_inheritable(DESCRIPTOR, True)  # dup2 onto itself changes nothing
-            os.execvpe(self._argv[0], list(self._argv), {**os.environ, **variables(self._environment)})
+            argv = as_script(self._argv)
+            os.execvpe(argv[0], argv, {**os.environ, **variables(self._environment)})
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             print(f"reflex-keep: {self._argv[0]} cannot be started in {self._home}: {why}", file=sys.stderr)
@@ -214,6 +215,18 @@ def adopt_orphans() -> None:
         raise OSError(number, os.strerror(number))
 
 
+def as_script(argv: Sequence[str]) -> list[str]:
+    """`python -m gunicorn` as the script beside that python, if there is one.
+
+    Gunicorn hands over by running the file again that it was started from. Of a module that is one inside of its package,
+    and Python then finds Gunicorn's own `http` before the one that Django imports.
+    """
+    script = f"{os.path.dirname(argv[0])}/gunicorn"
+    if tuple(argv[1:3]) == ("-m", "gunicorn") and argv[0].startswith("/") and os.path.isfile(script):
+        return [argv[0], script, *argv[3:]]
+    return list(argv)
+
+
 def _children() -> list[int]:
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
         return [int(pid) for pid in file.read().split()]
@@ -283,12 +296,17 @@ def home_of(environment: Mapping[str, str]) -> str:
 
 
 def variables(path: str) -> dict[str, str]:
-    """The variables of a file as systemd and sh read it; none without a path. Raises OSError and ValueError."""
+    """The variables of a file as systemd and sh read it; none without a path.
+
+    Raises OSError, and ValueError for a file that is none of variables.
+    """
     if not path:
         return {}
     with open(path, encoding="utf-8") as file:
-        words = (word.partition("=") for word in shlex.split(file.read(), comments=True))
-    return {name: value for name, sign, value in words if sign}
+        words = shlex.split(file.read(), comments=True)
+    if odd := next((word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word), None):
+        raise ValueError(f"{odd.partition('=')[0]!r:.40} is no NAME=value")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def main(words: Sequence[str]) -> int:
@@ -299,6 +317,11 @@ def main(words: Sequence[str]) -> int:
     rest = rest[1:] if rest[:1] == ["--"] else rest
     if not rest or rest[0].startswith("--"):
         sys.exit(USAGE)
+    try:
+        variables(given["--environment"])
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        sys.exit(f"reflex-keep: {given['--environment']} cannot be read as variables: {why}")
     try:
         home = home_of(os.environ)
         keeper = Keeper(rest, home, address=given["--listen"], environment=given["--environment"])

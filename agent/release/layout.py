@@ -11,6 +11,8 @@
   environment             variables and secrets, for its owner's eyes only; the form that systemd and sh read
   .reflex/                caches, the key of the repository, what is known of each release
 ```
+
+Other folders below `releases` are those of whoever deployed before (docs/migrating.md): they can be gone back to, and are not removed.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ import re
 from dataclasses import dataclass
 
 RELEASE = re.compile(r"\d{8}T\d{6}-[0-9a-f]{7,12}")
-NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+FOREIGN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """What a release may be called that Reflex has not made."""
+
+VENV = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)

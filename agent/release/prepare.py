@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent.release.adopt import Found, Survey
+from agent.release.failure import ReleaseFailed
 from agent.release.hired import Done, Runner, RunnerTrouble
 from agent.release.layout import Layout, release_name
 from agent.release.probe import ask
@@ -47,14 +49,6 @@ MIB = 1024 * 1024
 T = TypeVar("T")
 
 
-class ReleaseFailed(Exception):
-    """A step of a release could not be done; the text says why, as the end of a sentence."""
-
-    def __init__(self, step: str, text: str) -> None:
-        super().__init__(text)
-        self.step = step
-
-
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One commit, as the timeline tells of it."""
@@ -66,12 +60,13 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A release that could serve. `commits` are those since the release that serves, newest first."""
+    """A release that could serve. `commits` are those since the release that serves, newest first; `found` is that one."""
 
     release: str
     commit: Commit
     commits: tuple[Commit, ...]
     notes: tuple[str, ...]
+    found: Found | None = None
 
 
 class Preparation:
@@ -82,18 +77,23 @@ class Preparation:
         order: Order,
         runner: Runner,
         *,
-        current: str | None,
+        known: Mapping[str, str],
         kinds: Mapping[str, str],
+        venvs: Sequence[str],
         bad: Mapping[str, str],
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
     ) -> None:
-        """`current` is the commit that serves; `kinds` has the kind of each service of the app that runs, `bad` why commits are refused."""
+        """`known` has the commits of releases, `kinds` the kind of each service of the app that runs, `venvs` what those run from.
+
+        `bad` has why commits are refused.
+        """
         self._order = order
         self._app = order.app
         self._runner = runner
         self._layout = Layout(order.app.folder)
-        self._current = current
+        self._known = known
+        self._venvs = venvs
         self._kinds = kinds
         self._bad = bad
         self._say = say
@@ -101,12 +101,16 @@ class Preparation:
         self._git = git_environment(self._layout, order.key, order.app.repository)
         self._notes: list[str] = []
         self._release = ""
+        self._is_first = False
+        self._awaits_migration = False
 
     async def run(self) -> Prepared:
         """Raises ReleaseFailed; then nothing of the release is left but its log."""
         try:
             await self._step("folder", self._make_folder())
             await self._step("fetch", self._fetch())
+            found = await self._step("found", self._survey().look(self._known, self._venvs, self._git))
+            self._is_first = found is None
             commit = await self._step("commit", self._commit())
             if why := self._bad.get(commit.id):
                 raise ReleaseFailed("commit", f"commit {commit.id[:12]} was bad ({why}) and is refused unless forced")
@@ -118,7 +122,7 @@ class Preparation:
             await self._step("check", self._check())
             for web in self._app.web:
                 await self._step("boot", self._boot(web))
-            return Prepared(self._release, commit, await self._since(commit.id), tuple(self._notes))
+            return Prepared(self._release, commit, await self._since(found, commit.id), tuple(self._notes), found)
         except RunnerTrouble as trouble:
             await self._remove()
             raise ReleaseFailed("runner", str(trouble)) from None
@@ -139,6 +143,7 @@ class Preparation:
         await self._runner.make_folder()
         layout = self._layout
         folders = [layout.releases, layout.venvs, layout.shared, layout.own]
+        await self._survey().check()
         await self._must("folder", ["mkdir", "-p", *folders], layout.folder)
         await self._must("folder", ["chmod", "700", layout.own], layout.folder)
         disk = os.statvfs(layout.folder)
@@ -147,6 +152,9 @@ class Preparation:
             raise ReleaseFailed(
                 "folder", f"there are {free_mb} MB free at {layout.folder}, and {least_mb} MB are wanted"
             )
+
+    def _survey(self) -> Survey:
+        return Survey(self._layout, self._app.user, self._runner, self._say, self._notes)
 
     async def _fetch(self) -> None:
         layout, key = self._layout, self._order.key
@@ -166,11 +174,12 @@ class Preparation:
                 return (await self._log("-1", done.last[-1]))[0]
         raise ReleaseFailed("commit", f"{self._app.repository} has no branch, tag or commit {ref}")
 
-    async def _since(self, commit: str) -> tuple[Commit, ...]:
-        if self._current is None or self._current == commit:
+    async def _since(self, found: Found | None, commit: str) -> tuple[Commit, ...]:
+        current = "" if found is None else found.commit
+        if not current or current == commit:
             return ()
-        known = await self._git_says("cat-file", "-e", f"{self._current}^{{commit}}")
-        return await self._log(f"-{MOST_COMMITS}", f"{self._current}..{commit}") if known.code == 0 else ()
+        known = await self._git_says("cat-file", "-e", f"{current}^{{commit}}")
+        return await self._log(f"-{MOST_COMMITS}", f"{current}..{commit}") if known.code == 0 else ()
 
     async def _log(self, most: str, what: str) -> tuple[Commit, ...]:
         lines: list[str] = []
@@ -191,7 +200,8 @@ class Preparation:
             modules = ["git", "submodule", "update", "--init", "--recursive", "--depth", "1"]
             await self._must("checkout", modules, folder, seconds=GIT_S)
         for shared in self._app.shared:
-            await self._must("checkout", ["mkdir", "-p", f"{layout.shared}/{shared}"], folder)
+            if not is_there(f"{layout.shared}/{shared}"):  # a file that is there may be shared too
+                await self._must("checkout", ["mkdir", "-p", f"{layout.shared}/{shared}"], folder)
             await self._must("checkout", ["mkdir", "-p", os.path.dirname(f"{folder}/{shared}")], folder)
             await self._must("checkout", ["rm", "-rf", "--", f"{folder}/{shared}"], folder)
             await self._must("checkout", ["ln", "-s", f"{layout.shared}/{shared}", f"{folder}/{shared}"], folder)
@@ -260,23 +270,29 @@ class Preparation:
         for web in self._app.web:
             if web.app:
                 await self._must_app("check", ("python", "-c", IMPORTS, web.app), web.boot_s, shown=f"import {web.app}")
-        if is_there(f"{folder}/manage.py") and not self._app.checks:
+        if is_there(f"{folder}/manage.py"):
             await self._check_django()
         for command in self._app.checks:
             await self._must_app("check", command, self._app.build.within_s)
 
     async def _check_django(self) -> None:
         """What Django itself can say of a release; its warnings are in the log, its errors end the deploy."""
-        await self._must_app("check", ("python", "manage.py", "check", "--deploy", "--fail-level", "ERROR"), SHORT_S)
-        made = await self._as_app(("python", "manage.py", "makemigrations", "--check", "--dry-run"), SHORT_S)
-        if made.code == 1:
-            self._notes.append("models have changed in ways that no migration has")
+        is_left_to_us = not self._app.checks
+        if is_left_to_us:
+            check = ("python", "manage.py", "check", "--deploy", "--fail-level", "ERROR")
+            await self._must_app("check", check, SHORT_S)
+            made = await self._as_app(("python", "manage.py", "makemigrations", "--check", "--dry-run"), SHORT_S)
+            if made.code == 1:
+                self._notes.append("models have changed in ways that no migration has")
+        if not is_left_to_us and self._app.migrate is None:
+            return
         pending = await self._as_app(("python", "manage.py", "migrate", "--check"), SHORT_S)
         if pending.code == 1 and self._app.migrate is None:
             raise ReleaseFailed(
                 "check", "there are migrations to apply, and the app names no command for it (migrate:)"
             )
         if pending.code == 1:
+            self._awaits_migration = True
             self._notes.append("there are migrations to apply")
 
     async def _boot(self, web: Web) -> None:
@@ -306,6 +322,12 @@ class Preparation:
             answer = await ask(health or Health(), f"127.0.0.1:{port}")
             if not answer.trouble or (health is None and 0 < answer.status < 500):
                 self._say(f"booted on port {port}: {answer.status} in {answer.took_ms:g} ms")
+                return
+            if answer.status and self._is_first and self._awaits_migration:
+                self._say(f"booted on port {port}: {answer.status}; nothing has made the tables of the database yet")
+                self._notes.append(
+                    f"booted beside, {web.service} {answer.trouble}, as may be before the first migration"
+                )
                 return
             if booting.done():
                 raise ReleaseFailed("boot", f"{web.app} did not boot: {_last(booting.result())}")

@@ -15,17 +15,19 @@ from agent.acting import ActFailed, Performer
 from agent.clock import Clock
 from agent.ids import new_event_id
 from agent.naming import release_folder
-from agent.policy import STOP_FILE, PolicyError, load_policy
+from agent.policy import STOP_FILE, AppRules, PolicyError, load_policy
 from agent.procfs import ProcFs
 from agent.release.afterwards import HOUR_US, WITHIN_US, Deaths, has_regressed
+from agent.release.choice import venv_of
+from agent.release.failure import ReleaseFailed
 from agent.release.gate import FAULTS, Seen, Verdict, judge
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
-from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
+from agent.release.prepare import Preparation, Prepared, is_there
 from agent.release.records import MOST_ORDERS, RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
-from agent.release.tidy import current_of, releases_of, tidy
+from agent.release.tidy import foreign_of, releases_of, serving, tidy
 from agent.release.watch import Observer
 from agent.release.words import build_environment
 from agent.reporter import Reporter
@@ -118,7 +120,7 @@ class Releaser:
 
     def _serves(self, folder: str, services: Collection[str]) -> str:
         """The release that these services run, with commas where they run several; what the link names where none runs."""
-        return ", ".join(self._running(services)) or current_of(Layout(folder)) or ""
+        return ", ".join(self._running(services)) or serving(Layout(folder)) or ""
 
     def _running(self, services: Collection[str]) -> list[str]:
         """Releases that masters of these services have as their working folder now."""
@@ -295,20 +297,29 @@ class Releaser:
         app = order.app
         if self._stop_file.exists():
             raise OrderRefused("killed", f"acting is stopped on this host by {self._stop_file}")
-        try:
-            policy = load_policy(self._policy_file)
-        except PolicyError as error:
-            raise OrderRefused("policy", f"the policy of this host cannot be used: {error}") from None
-        rules = policy.apps.get(app.name)
-        if policy.stop:
-            raise OrderRefused("killed", f"acting is stopped on this host by {self._policy_file}")
-        if rules is None:
-            raise OrderRefused("policy", f"the policy of this host names no app {app.name} ([apps.{app.name}])")
+        rules = self._rules(app)
         wanted = {"user": (app.user, rules.user), "folder": (app.folder, rules.folder)}
         wanted |= {"repository": (app.repository, rules.repository)} if rules.repository else {}
         for name, (asked, allowed) in wanted.items():
             if asked != allowed:
                 raise OrderRefused("policy", f"the policy of this host has {allowed} as its {name}, not {asked}")
+        starts = [*(web.start for web in app.web), *(jobs.start for jobs in app.jobs)]
+        for start in starts:
+            if start is not None and start.name not in rules.starts:
+                what = f"{start.name} is not among what {app.name} may start"
+                raise OrderRefused("policy", f"{what} by the policy of this host ([apps.{app.name}], starts)")
+
+    def _rules(self, app: App) -> AppRules:
+        """What the host lets be done with an app; raises OrderRefused."""
+        try:
+            policy = load_policy(self._policy_file)
+        except PolicyError as error:
+            raise OrderRefused("policy", f"the policy of this host cannot be used: {error}") from None
+        if policy.stop:
+            raise OrderRefused("killed", f"acting is stopped on this host by {self._policy_file}")
+        if app.name not in policy.apps:
+            raise OrderRefused("policy", f"the policy of this host names no app {app.name} ([apps.{app.name}])")
+        return policy.apps[app.name]
 
     async def _answer(self, order: Order, *, is_cut: bool) -> None:
         """Does the phase. However it ends, an event tells of it, unless the agent itself is being stopped."""
@@ -352,12 +363,15 @@ class Releaser:
         self._observe(order)
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         preparation = Preparation(
-            order, self._runner(app.name, told), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
+            order, self._runner(app.name, told), known=record.commits, kinds=kinds, venvs=self._venvs(app), say=told.say,
             bad={} if order.force else record.bad, stepped=self._stepper(told),
         )  # fmt: skip
         began = time.monotonic()
         prepared = await preparation.run()
         record.commits[prepared.release] = prepared.commit.id
+        if (found := prepared.found) is not None:
+            record.serving = found.release
+            record.commits |= {found.release: found.commit} if found.commit else {}
         took_s = time.monotonic() - began
         commit = prepared.commit
         text = (
@@ -373,14 +387,7 @@ class Releaser:
             raise ReleaseFailed("switch", f"there is no release {order.release} in {app.folder}")
         observer = self._observe(order)
         before: dict[str, Seen] = {} if is_cut else observer.turn()
-        switch = Switch(
-            order,
-            self._runner(app.name, told),
-            self._performer,
-            say=told.say,
-            stepped=self._stepper(told),
-            is_cut=is_cut,
-        )
+        switch = self._switcher(order, told, is_cut=is_cut)
         known = self._records.orders[order.id]
         if known.goes_back:
             await self._take_back(order, told, switch, Verdict("worse", (known.goes_back,), ()), order.cause)
@@ -413,8 +420,8 @@ class Releaser:
 
     def _note_before(self, known: OrderRecord, switch: Switch, to: str) -> None:
         """Remembers what served before the link changes: an order that is cut off in the middle goes on with that."""
-        current, serving = switch.current or "", self._records.app(known.app).serving
-        known.release, known.before = to, known.before or (current if current != to else serving)
+        current, recorded = switch.current or "", self._records.app(known.app).serving
+        known.release, known.before = to, known.before or (current if current != to else recorded)
         self._records.save()
 
     async def _watch(self, order: Order, observer: Observer, before: Mapping[str, Seen]) -> Verdict:
@@ -482,17 +489,10 @@ class Releaser:
 
     async def _roll_back(self, order: Order, told: Log, *, is_cut: bool) -> None:
         app, record, known = order.app, self._records.app(order.app.name), self._records.orders[order.id]
-        target = order.release or known.release or record.before
-        if not target or target not in releases_of(Layout(app.folder)):
+        target, layout = order.release or known.release or record.before, Layout(app.folder)
+        if not target or target not in (*releases_of(layout), *foreign_of(layout)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
-        switch = Switch(
-            order,
-            self._runner(app.name, told),
-            self._performer,
-            say=told.say,
-            stepped=self._stepper(told),
-            is_cut=is_cut,
-        )
+        switch = self._switcher(order, told, is_cut=is_cut)
         began = time.monotonic()
         self._note_before(known, switch, target)
         done = await switch.to(target, before=known.before, is_back=True)
@@ -534,8 +534,20 @@ class Releaser:
 
     # What is told.
 
+    def _venvs(self, app: App) -> tuple[str, ...]:
+        """The virtual environments that the app's services run from."""
+        views = [self._performer.view(web.service, None) for web in app.web]
+        return tuple(venv for view in views if view is not None and (venv := venv_of(view.argv)))
+
     def _runner(self, app: str, told: Log) -> Runner:
         return Runner(self._runner_socket, app, clean=told.clean)
+
+    def _switcher(self, order: Order, told: Log, *, is_cut: bool) -> Switch:
+        """Raises OrderRefused when the policy has changed under the order."""
+        return Switch(
+            order, self._runner(order.app.name, told), self._performer, supervisor=self._rules(order.app).supervisor,
+            say=told.say, stepped=self._stepper(told), is_cut=is_cut,
+        )  # fmt: skip
 
     def _stepper(self, told: Log) -> Callable[[str, float], None]:
         return lambda step, seconds: told.say(f"── {step}: done in {seconds:.2f} s")

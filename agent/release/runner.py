@@ -82,15 +82,17 @@ def _is_own(connection: socket.socket) -> bool:
 
 
 def listening(path: Path) -> socket.socket:
-    """The socket at that path, for the runner's own user only; raises OSError."""
-    path.unlink(missing_ok=True)
+    """The socket at that path, for the runner's own user only; raises OSError. It is there once it takes connections."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        listener.bind(str(fresh))
     finally:
         os.umask(before)
     listener.listen(MOST_JOBS)
+    fresh.replace(path)
     return listener
 
 

@@ -33,13 +33,15 @@ from agent.release.choice import (
     venv_of,
     way_of,
 )
+from agent.release.failure import ReleaseFailed
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
-from agent.release.prepare import BOOT_POLL_S, SHORT_S, ReleaseFailed
-from agent.release.tidy import current_of
+from agent.release.prepare import BOOT_POLL_S, SHORT_S
+from agent.release.starting import start_absent, started
+from agent.release.tidy import serving
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order, Target
-from agent.wire.app import Jobs, Web
+from agent.wire.app import Jobs, Start, Web
 
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
@@ -81,13 +83,18 @@ class Switch:
         runner: Runner,
         performer: Performer,
         *,
+        supervisor: str,
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
         is_cut: bool = False,
     ) -> None:
-        """`is_cut`: an earlier try was cut off in the middle, so that some of it may be done."""
+        """`supervisor` is the socket of the supervisor that may be asked to start what does not run.
+
+        `is_cut`: an earlier try was cut off in the middle, so that some of it may be done.
+        """
         self._order = order
         self._is_cut = is_cut
+        self._supervisor = supervisor
         self._app = order.app
         self._runner = runner
         self._performer = performer
@@ -98,7 +105,7 @@ class Switch:
     @property
     def current(self) -> str | None:
         """The release that the link names."""
-        return current_of(self._layout)
+        return serving(self._layout)
 
     async def to(self, release: str, *, before: str, is_back: bool = False) -> Switched:
         """Lets every service of the app serve the release. Raises ReleaseFailed when the release before serves again, or still.
@@ -147,9 +154,21 @@ class Switch:
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
         for bridge in bridges:
-            if bridge.node is not None:
-                await self._retire(bridge.node, bridge.jobs.drain_s)
+            troubles += await self._take_bridge_back(bridge, before)
         return "; ".join(troubles) or f"{before} serves"
+
+    async def _take_bridge_back(self, bridge: _Bridge, before: str) -> list[str]:
+        """Ends the second node, once the first one consumes again; what could not be done."""
+        jobs, old = bridge.jobs, bridge.old
+        if self._performer.view(jobs.service, None) is None and old.manager is not None:
+            try:
+                await self._started_again(jobs, old, before)
+            except (ReleaseFailed, ActFailed, CannotAct) as error:
+                left = " and a node of the release that failed consumes in its place" if bridge.node is not None else ""
+                return [f"{jobs.service} could not be started again: {error}{left}"]
+        if bridge.node is not None:
+            await self._retire(bridge.node, jobs.drain_s)
+        return []
 
     def _check_ways(self, done: Switched) -> None:
         """Nothing is begun that could not be done for every service."""
@@ -164,7 +183,7 @@ class Switch:
 
     async def _link(self, release: str) -> None:
         layout = self._layout
-        pairs = (f"releases/{release}", layout.current, "current/.environment", layout.environment)
+        pairs = (f"releases/{release}", layout.current, self._variables(release), layout.environment)
         done = await self._runner.run(
             ["sh", "-c", LINKS, "sh", *pairs],
             layout.folder,
@@ -191,9 +210,18 @@ class Switch:
         is_inside = process.folder == base or process.folder.startswith(f"{base}/")
         if not is_inside and view.uid != pwd.getpwnam(self._app.user).pw_uid:
             whose = f"it runs as {_user(view.uid)} in {process.folder}"
-            text = f"{view.name} is no service of {self._app.name}: {whose}, and the app is {self._app.user}'s in {base}"
+            text = (
+                f"{view.name} is no service of {self._app.name}: {whose}, and the app is {self._app.user}'s in {base}"
+            )
             raise ReleaseFailed("switch", text)
         return view
+
+    def _variables(self, release: str) -> str:
+        """Where the file of variables is that goes with a release; one that others have made has none, and takes the one before."""
+        before = self.current
+        if before and not os.path.lexists(f"{self._layout.release(release)}/.environment"):
+            return f"releases/{before}/.environment"
+        return "current/.environment"
 
     # Services that answer requests.
 
@@ -206,6 +234,9 @@ class Switch:
 
     async def _change(self, web: Web, release: str, done: Switched) -> None:
         view = self._view(web.service)
+        if view is None and web.start is not None:
+            await self._start_absent(web, web.start, release, done)
+            return
         if view is None:
             done.ways[web.service] = "none"
             done.notes.append(
@@ -347,6 +378,16 @@ class Switch:
         if wrong := self._is_wrong(new, release):
             raise ReleaseFailed("restart", f"{web.service} was started again and does not serve {release}: {wrong}")
 
+    async def _start_absent(self, one: Web | Jobs, start: Start, release: str, done: Switched) -> None:
+        """Lets a service run that does not, for the first time as a rule."""
+        began = time.monotonic()
+        view = await start_absent(self._performer, one.service, start, supervisor=self._supervisor, within_s=one.boot_s)
+        if wrong := self._is_wrong(view, release):
+            raise ReleaseFailed("start", f"{one.service} was started and does not run {release}: {wrong}")
+        done.ways[one.service] = "started"
+        self._say(f"{one.service} did not run; it was started by {start.name} and runs {release}")
+        self._stepped(f"start of {one.service}", time.monotonic() - began)
+
     def _start(self, view: ServiceView, within_s: float, *, only: bool) -> Step:
         manager = view.manager
         assert manager is not None
@@ -367,13 +408,17 @@ class Switch:
         folder = os.path.realpath(self._layout.release(release))
         venv = venv_of(view.argv)
         real = None if venv is None else os.path.realpath(venv)
-        return runs_release(os.path.realpath(process.folder), real, folder, os.path.realpath(f"{folder}/venv"))
+        own = os.path.realpath(f"{folder}/venv") if os.path.isdir(f"{folder}/venv") else None
+        return runs_release(os.path.realpath(process.folder), real, folder, own)
 
     # Celery.
 
     async def _begin(self, jobs: Jobs, release: str, done: Switched) -> list[_Bridge]:
         """A node of the new release consumes before the old one stops to; a beat has none beside it."""
         old = self._view(jobs.service)
+        if old is None and jobs.start is not None:
+            await self._start_absent(jobs, jobs.start, release, done)
+            return []
         if old is None:
             done.ways[jobs.service] = "none"
             done.notes.append(
@@ -457,11 +502,8 @@ class Switch:
         return True
 
     async def _started_again(self, jobs: Jobs, old: ServiceView, release: str) -> None:
-        await self._performer.perform((self._start(old, jobs.boot_s, only=True),), None)
-        await self._performer.perform((WaitNewMaster(jobs.service, old.master, jobs.boot_s),), None)
-        new = self._performer.successor(jobs.service, old.master)
-        if new is None:
-            raise ReleaseFailed("celery", f"{jobs.service} ended right after its start")
+        start = self._start(old, jobs.boot_s, only=True)
+        new = await started(self._performer, start, jobs.service, besides=old.master, within_s=jobs.boot_s)
         if new.workers or old.workers:
             await self._performer.perform((WaitCount(max(len(old.workers), 1), jobs.boot_s),), new)
         if wrong := self._is_wrong(new, release):

@@ -35,6 +35,8 @@ PASTS: tuple[Past, ...] = get_args(Past)
 APP_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+PROGRAM = re.compile(r"[\w.@-]{1,100}(:[\w.@-]{1,100})?")
+UNIT = re.compile(r"[\w.@:-]{1,200}\.service")
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,19 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """Who starts a service that does not run: a program of supervisor, or a unit of systemd; one of the two is empty."""
+
+    supervisor: str = ""
+    unit: str = ""
+
+    @property
+    def name(self) -> str:
+        """The program or the unit, as the policy of a host names it."""
+        return self.supervisor or self.unit
+
+
+@dataclass(frozen=True, slots=True)
 class Web:
     """A service that answers requests. `app` is what is imported, such as `shop.wsgi:application`.
 
@@ -64,6 +79,7 @@ class Web:
     health: Health | None = None
     boot_s: float = 60.0
     restart_may_fail_requests: bool = False
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,7 @@ class Jobs:
     drain_s: float = 300.0
     past: Past = "leave"
     boot_s: float = 60.0
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +257,20 @@ def _web(value: object) -> Web:
         health=obj.part("health", _health, None),
         boot_s=obj.number("boot_s", standard.boot_s),
         restart_may_fail_requests=obj.flag("restart_may_fail_requests"),
+        start=obj.part("start", _start, None),
     )
+
+
+def _start(value: object) -> Start:
+    obj = _Object(value, "start", Start)
+    start = Start(obj.text("supervisor", default=""), obj.text("unit", default=""))
+    if bool(start.supervisor) == bool(start.unit):
+        raise WireError("start", "must name one who starts it: a program of supervisor, or a unit")
+    if start.supervisor and not PROGRAM.fullmatch(start.supervisor):
+        raise WireError("start.supervisor", f"must be a program such as shop-web, not {shown(start.supervisor)}")
+    if start.unit and not UNIT.fullmatch(start.unit):
+        raise WireError("start.unit", f"must be a unit such as shop-web.service, not {shown(start.unit)}")
+    return start
 
 
 def _health(value: object) -> Health:
@@ -269,6 +299,7 @@ def _jobs(value: object) -> Jobs:
         drain_s=obj.number("drain_s", standard.drain_s),
         past=obj.choice("past", PASTS, "leave"),
         boot_s=obj.number("boot_s", standard.boot_s),
+        start=obj.part("start", _start, None),
     )
 
 

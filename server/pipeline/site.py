@@ -37,9 +37,10 @@ _KEYS = (
 )  # fmt: skip
 _BUILD = ("python", "requirements", "commands", "within", "least_free_mb")
 _MIGRATE = ("command", "when", "within")
-_WEB = ("service", "app", "strategy", "health", "boot", "restart_may_fail_requests")
+_WEB = ("service", "app", "strategy", "health", "boot", "restart_may_fail_requests", "start")
 _HEALTH = ("path", "address", "status", "contains", "within", "host")
-_CELERY = ("service", "drain", "past", "boot")
+_CELERY = ("service", "drain", "past", "boot", "start")
+_START = ("supervisor", "unit")
 _WATCH = ("for", "deaths", "errors_percent", "slower", "memory_ratio", "cpu_ratio", "backlog_ratio")
 
 
@@ -151,7 +152,13 @@ def _web(place: Located, problems: list[Problem]) -> dict[str, Any]:
     found |= {"restart_may_fail_requests": fields.flag("restart_may_fail_requests")}
     if (health := fields.get("health")) is not None:
         found["health"] = _health(health, problems)
-    return {**found, **_seconds(fields, {"boot": "boot_s"})}
+    return {**found, **_start(fields, problems), **_seconds(fields, {"boot": "boot_s"})}
+
+
+def _start(fields: Fields, problems: list[Problem]) -> dict[str, Any]:
+    """Who starts the service, if the file says so."""
+    place = fields.get("start")
+    return {} if place is None else {"start": _given(Fields(place, "start", _START, problems), _START)}
 
 
 def _health(place: Located, problems: list[Problem]) -> dict[str, Any]:
@@ -166,7 +173,8 @@ def _jobs(place: Located, problems: list[Problem]) -> dict[str, Any]:
     fields = Fields(place, "celery", _CELERY, problems)
     found: dict[str, Any] = {"service": fields.text("service", must=True) or ""}
     past = fields.choice("past", PASTS)
-    return {**found, **({"past": past} if past else {}), **_seconds(fields, {"drain": "drain_s", "boot": "boot_s"})}
+    found |= {**({"past": past} if past else {}), **_start(fields, problems)}
+    return {**found, **_seconds(fields, {"drain": "drain_s", "boot": "boot_s"})}
 
 
 def _watch(place: Located, problems: list[Problem]) -> dict[str, Any]:

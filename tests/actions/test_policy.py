@@ -71,12 +71,21 @@ def test_apps_that_may_be_deployed_are_named(tmp_path: Path) -> None:
     file.write_text('[apps.shop]\nuser = "nobody"\nfolder = "/srv/shop"\nrepository = "git@git.example:shop.git"\n')
     assert load_policy(file).apps == {"shop": AppRules("nobody", "/srv/shop", "git@git.example:shop.git")}
     assert load_policy(tmp_path / "none.toml").apps == {}
+    file.write_text(
+        '[apps.a]\nuser = "nobody"\nfolder = "/srv/a"\nstarts = ["a-web", "a.service"]\nsupervisor = "/s.sock"\n'
+    )
+    assert load_policy(file).apps == {"a": AppRules("nobody", "/srv/a", "", ("a-web", "a.service"), "/s.sock")}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ('[apps.shop]\nuser = "nobodyelse"\nfolder = "/srv/shop"\n', "line 2: user names 'nobodyelse'"),
+        ('[apps.a]\nuser = "nobody"\nfolder = "/srv/a"\nstarts = "a"\n', "line 4: starts must be a list of texts"),
+        (
+            '[apps.a]\nuser = "nobody"\nfolder = "/srv/a"\nsupervisor = "s"\n',
+            "line 4: supervisor must be the full path",
+        ),
         ('[apps.shop]\nuser = "nobody"\nfolder = "/"\n', "line 3: folder must be a full path"),
         ('[apps.shop]\nuser = "nobody"\nfolder = "/srv/a/../b"\n', "line 3: folder must be a full path"),
         ('[apps.shop]\nuser = "nobody"\nfolder = "/srv/shop"\nbranch = "x"\n', "line 4: branch is not known in shop"),

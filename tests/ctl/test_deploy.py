@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from ctl.deploy import QUESTIONS, file_of
+from agent.wire.app import Start
+from ctl.deploy import QUESTIONS, file_of, policy_of
+from ctl.errors import Misused
 from server.pipeline.site import read_site
 
 FILE = """\
@@ -82,8 +84,15 @@ def test_a_deploy_without_its_first_host_says_so(operator: Any, tmp_path: Path) 
 def test_what_is_asked_makes_a_file_that_can_be_used() -> None:
     said = {key: default.format(app="shop") for key, _question, default in QUESTIONS}
     said |= {"app": "shop", "repository": "git@git.example:shop.git", "hosts": "web-1, web-2", "user": "shop"}
-    said |= {"migrate": "python manage.py migrate", "celery": "shop-jobs"}
+    said |= {"migrate": "python manage.py migrate", "web": "shop-web", "celery": "shop-jobs", "start": "supervisor"}
     site = read_site(file_of(said), "reflex.yml")
+    assert (site.app.web[0].start, site.app.jobs[0].start) == (Start("shop-web"), Start("shop-jobs"))
+    assert policy_of(file_of(said), "shop")[-1] == '  starts = ["shop-web", "shop-jobs"]'
+    said |= {"start": "systemd"}
+    assert read_site(file_of(said), "reflex.yml").app.web[0].start == Start(unit="shop-web.service")
+    assert policy_of(file_of(said), "shop")[-1] == '  starts = ["shop-web.service", "shop-jobs.service"]'
+    with pytest.raises(Misused, match="not by 'cron'"):
+        file_of(said | {"start": "cron"})
     assert site.hosts == ("web-1", "web-2")
     assert (site.app.web[0].app, site.app.jobs[0].service) == ("shop.wsgi:application", "shop-jobs")
     assert site.app.migrate is not None

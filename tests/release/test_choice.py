@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.actions.action import ServiceView
@@ -33,6 +35,18 @@ def service(kind: str, manager: Manager | None = None) -> ServiceView:
 )
 def test_the_best_way_is_taken(kind: str, manager: Manager | None, standing: Standing, way: str) -> None:
     assert way_of(Web("shop-web"), service(kind, manager), standing) == way
+
+
+@pytest.mark.parametrize(
+    "argv", [("/v/bin/python", "-m", "gunicorn", "a:b"), ("/v/bin/python", "/v/lib/gunicorn/__main__.py")]
+)
+def test_gunicorn_that_was_started_as_a_module_does_not_hand_over(argv: tuple[str, ...]) -> None:
+    module = replace(service("gunicorn"), argv=argv)
+    assert way_of(Web("shop-web"), module, Standing(True, False)) == "reload"
+    with pytest.raises(NoWay, match="of which a second master cannot import http; start it by the keeper"):
+        way_of(Web("shop-web", strategy="handover"), module, Standing(True, False))
+    script = replace(module, argv=("/v/bin/python", "/v/bin/gunicorn", "a:b"))
+    assert way_of(Web("shop-web"), script, Standing(True, False)) == "handover"
 
 
 def test_a_restart_has_to_be_allowed() -> None:
@@ -79,6 +93,7 @@ def test_old_code_is_seen() -> None:
     assert "its working folder is /srv/shop/releases/1" in runs_release("/srv/shop/releases/1", venv, folder, venv)
     assert "its packages are those of /srv/shop/venvs/a" in runs_release(folder, "/srv/shop/venvs/a", folder, venv)
     assert runs_release("/srv/shop/releases/20", venv, folder, venv)
+    assert runs_release(folder, "/opt/venv", folder, None) == ""
 
 
 def test_a_virtual_environment_is_known_by_the_interpreter() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.release.words import environment_file
 from demo.stage import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +36,8 @@ while True:
 """Tells every client what it is called, by the file that is in its folder when it starts."""
 
 
-def kept(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*KEEPER, "--", *words], stdout=subprocess.PIPE, text=True)
+def kept(*words: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen([*KEEPER, *options, "--", *words], stdout=subprocess.PIPE, text=True)
 
 
 def test_a_keeper_outlives_the_program_that_hands_over() -> None:
@@ -51,6 +52,26 @@ def test_a_keeper_ends_as_its_program_does() -> None:
     assert kept("sh", "-c", "exit 4").wait(20) == 4
     assert kept("sh", "-c", "kill -9 $$").wait(20) == 128 + signal.SIGKILL
     assert kept("/nobody/has/this").wait(20) == 127
+
+
+def test_a_keeper_gives_the_variables_of_a_file(tmp_path: Path) -> None:
+    variables = tmp_path / "environment"
+    variables.write_text(environment_file({"A": "it's 1", "B": "two\nlines", "PATH": "/usr/bin:/bin"}))
+    process = kept("sh", "-c", 'echo "$A $B"', options=("--environment", str(variables)))
+    assert process.communicate(timeout=20)[0] == "it's 1 two\nlines\n"
+    assert kept("true", options=("--environment", str(tmp_path / "none"))).wait(20) == 1
+    variables.write_text("echo hello\n")
+    assert kept("true", options=("--environment", str(variables))).wait(20) == 1
+
+
+def test_a_keeper_starts_gunicorn_as_the_script_beside_its_python(tmp_path: Path) -> None:
+    python, script = tmp_path / "python", tmp_path / "gunicorn"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    assert kept(str(python), "-m", "gunicorn", "a:b").communicate(timeout=20)[0] == "-m gunicorn a:b\n"
+    script.touch()
+    assert kept(str(python), "-m", "gunicorn", "a:b").communicate(timeout=20)[0] == f"{script} a:b\n"
+    assert kept(str(python), "-m", "celery").communicate(timeout=20)[0] == "-m celery\n"
 
 
 def test_signals_go_through_a_keeper() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.wire.app import Health, Jobs, Migrate, Watch, Web, app_from_json, app_to_json
+from agent.wire.app import Health, Jobs, Migrate, Start, Watch, Web, app_from_json, app_to_json
 from server.pipeline.site import SiteError, read_site
 
 WHOLE = """\
@@ -36,8 +36,9 @@ web:
     strategy: handover
     health: {path: /healthz, address: /run/shop.sock, status: 204, contains: ok, within: 500ms, host: shop.example}
     boot: 20s
+    start: {unit: shop-web.service}
 celery:
-  - {service: shop-jobs, drain: 5m, past: kill}
+  - {service: shop-jobs, drain: 5m, past: kill, start: {supervisor: "shop:jobs"}}
 watch: {for: 2m, deaths: 1, errors_percent: 2, slower: 100ms, memory_ratio: 1.2}
 environment: {DJANGO_SETTINGS_MODULE: shop.settings, WORKERS: 4, DEBUG: false}
 secrets: [SECRET_KEY]
@@ -53,8 +54,9 @@ def test_all_of_it_is_read() -> None:
     assert app.build.within_s == 600
     assert app.migrate == Migrate(("python", "manage.py", "migrate", "--noinput"), "after")
     health = Health("/healthz", "/run/shop.sock", 204, "ok", 0.5, "shop.example")
-    assert app.web == (Web("shop-web", "shop.wsgi:application", "handover", health, 20.0),)
-    assert app.jobs == (Jobs("shop-jobs", 300.0, "kill"),)
+    start = Start(unit="shop-web.service")
+    assert app.web == (Web("shop-web", "shop.wsgi:application", "handover", health, 20.0, start=start),)
+    assert app.jobs == (Jobs("shop-jobs", 300.0, "kill", start=Start("shop:jobs")),)
     assert app.watch == Watch(120.0, 1, 2.0, 100.0, 1.2)
     assert app.environment == {"DJANGO_SETTINGS_MODULE": "shop.settings", "WORKERS": "4", "DEBUG": "false"}
     assert app_from_json(app_to_json(app)) == app
@@ -75,6 +77,14 @@ def test_little_is_enough() -> None:
         ("keep: 3", "keeep: 3", "11:1: an app has no 'keeep'; did you mean 'keep'?"),
         ("batch: 2", "batch: many", "5:8: 'batch' must be a whole number"),
         ("boot: 20s", "boot: 20", "'boot' must be a text, not 20"),
+        (
+            "start: {unit: shop-web.service}",
+            "start: {unit: shop-web}",
+            "start.unit must be a unit such as shop-web.service",
+        ),
+        ("start: {unit: shop-web.service}", "start: {}", "start must name one who starts it"),
+        ("start: {unit: shop-web.service}", "start: {supervisor: a b}", "start.supervisor must be a program such as"),
+        ("start: {unit: shop-web.service}", "start: {units: x}", "start has no 'units'; did you mean 'unit'?"),
         ("strategy: handover", "strategy: handover2", "'strategy' is 'handover2'; did you mean 'handover'?"),
         ("secrets: [SECRET_KEY]", "secrets: [SECRET-KEY]", "'SECRET-KEY' is no name of a variable"),
         ("shared: [media, var/log]", "shared: [../media]", "10:9: shared must be a path inside of the release"),

@@ -1,0 +1,9 @@
+"""The app `loans`."""
+
+from django.apps import AppConfig
+
+
+class LoansConfig(AppConfig):
+    """Its name."""
+
+    name = "loans"
