@@ -64,7 +64,7 @@ def test_every_setting_can_be_set_in_every_place(load: Load) -> None:
     values |= {"spool_max_bytes": "5000000", "log_level": "error", "allow_plain_http": "true", "rungs": "queue=diag"}
     values |= {"cpu_budget_percent": "0.5", "memory_budget_mb": "64", "oom_score_adj": "-500"}
     values |= {"celery_stuck_after_s": "30", "celery_backlog_window_s": "40"}
-    values |= {"boot_hang_s": "7", "stuck_after_s": "8"}
+    values |= {"boot_hang_s": "7", "stuck_after_s": "8", "only_own_network": "true"}
     in_file = "".join(f"{name} = {value if name.startswith(BARE) else repr(value)}\n" for name, value in values.items())
     everywhere = [
         load(in_file),

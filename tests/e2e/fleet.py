@@ -28,12 +28,12 @@ from demo.stage import ROOT, Stage, StageError, demo_python
 APP = "shop"
 SERVICE = "shop-web"
 USER = "nobody"
-NETWORK = "198.18.77"
+NETWORKS = tuple(f"198.18.{number}" for number in range(1, 255))
 """Of the range that is set aside for measurements (RFC 2544), so that no real network is hidden."""
 
 PORT = 8000
 WATCH_S = 4
-PATIENCE_S = 4
+PATIENCE_S = 60
 ENDS_WITHIN_S = 150.0
 POLL_S = 0.05
 LOOK_S = 0.5
@@ -80,13 +80,18 @@ class Host:
 
     def __init__(self, name: str, number: int, fleet: Fleet) -> None:
         self.name = name
-        self.address = f"{NETWORK}.{10 + number}"
+        self.number = number
         self.folder = fleet.home / name
         self._fleet = fleet
         self._link = f"rf{os.getpid() % 100000}-{number}"
         self._holder: asyncio.subprocess.Process | None = None
         self.ill_file = self.folder / "app" / "shared" / "shared" / "ill"
         self.agent: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is reached."""
+        return f"{self._fleet.network}.{10 + self.number}"
 
     async def build(self) -> None:
         """Makes its namespaces, with the app's folder where all hosts have it."""
@@ -215,7 +220,8 @@ class Fleet(Stage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.address = f"{NETWORK}.1"
+        self.network = free_network()
+        self.address = f"{self.network}.1"
         self.home = Path(f"/tmp/reflex-fleet-{os.getpid()}")
         self.base = self.home / "app"
         self.repository = self.home / "shop.git"
@@ -268,24 +274,29 @@ class Fleet(Stage):
                 await self.look_once()
 
     async def look_once(self) -> None:
-        """One look; only what is so before and after it counts, and a host that serves nothing does not."""
+        """One look; only what is so before and after it counts, and a host that serves nothing does not.
+
+        An end that is not on the timeline yet is on its way there: `ended` waits for it.
+        """
         before = await self.deploys()
         served = {name: version for name, version in (await self.versions()).items() if version}
-        finished = await self.events(kind="deploy.finished", limit="1")
+        finished = await self.events(kind="deploy.finished", limit="10")
         after = await self.deploys()
         if before != after or any(one["stage"] != "done" for one in after) or len(set(served.values())) < 2:
             return
         usual = Counter(served.values()).most_common(1)[0][0]
         odd = [name for name, version in served.items() if version != usual]
-        text = str(finished[0]["text"])
+        text = next((str(one["text"]) for one in finished if one["attrs"]["deploy"] == after[0]["id"]), None)
+        if text is None:
+            return
         if not all(name in text for name in odd) or not ("Hosts differ" in text or "could not be reached" in text):
             self.unsaid.append(f"{served}, but: {text}")
 
-    async def take_on(self, *, on_failure: str = "rollback") -> None:
+    async def take_on(self, *, on_failure: str = "rollback", patience_s: int = PATIENCE_S) -> None:
         """Tells the server of the app."""
         text = FILE.format(
             repository=self.repository, user=USER, base=self.base, packages=self.packages, watch=WATCH_S,
-            patience=PATIENCE_S, on_failure=on_failure,
+            patience=patience_s, on_failure=on_failure,
         )  # fmt: skip
         await self.put(f"/v1/apps/{APP}", {"text": text})
 
@@ -386,6 +397,13 @@ class Fleet(Stage):
         await self.idle()
         if len(set((await self.versions()).values())) > 1:
             await self.deployed(self.commit())
+
+
+def free_network() -> str:
+    """The beginning of addresses that no link of this machine has."""
+    taken = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=True).stdout
+    free = (one for one in NETWORKS[os.getpid() % len(NETWORKS) :] + NETWORKS if f" {one}." not in taken)
+    return next(free)
 
 
 def run(*words: str, folder: Path | None = None) -> None:

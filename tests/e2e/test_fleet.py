@@ -170,7 +170,9 @@ async def test_an_agent_that_dies_in_the_middle_goes_on_or_is_gone_on_without_an
     await first.start_agent()
     await switching(fleet, deploy, last)
     await last.kill_agent()
+    await fleet.take_on(patience_s=2)
     done = await fleet.ended(deploy)
+    await fleet.take_on()
     assert (done["outcome"], part_of(done, "web-1")["state"]) == ("kept", "kept")
     assert done["text"].startswith("serves on web-1, web-2; web-3 could not be reached and follow when they can.")
     assert done["text"].endswith(
@@ -192,7 +194,9 @@ async def test_a_host_that_loses_its_power_in_the_middle_gets_the_release_when_i
     last = fleet.hosts[2]
     await switching(fleet, deploy, last)
     await last.cut_power()
+    await fleet.take_on(patience_s=2)
     done = await fleet.ended(deploy)
+    await fleet.take_on()
     assert (done["outcome"], part_of(done, "web-3")["is_unsure"]) == ("kept", True)
     await last.start_agent()
     await last.start_web()

@@ -15,7 +15,6 @@ hosts: [web-1, web-2]
 batch: 2
 stop_after: 1
 on_failure: leave
-patience: 30s
 user: shop
 folder: /srv/shop
 shared: [media, var/log]
@@ -42,6 +41,7 @@ celery:
 watch: {for: 2m, deaths: 1, errors_percent: 2, slower: 100ms, memory_ratio: 1.2}
 environment: {DJANGO_SETTINGS_MODULE: shop.settings, WORKERS: 4, DEBUG: false}
 secrets: [SECRET_KEY]
+patience: 30s
 """
 
 
