@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 
@@ -19,6 +19,9 @@ from tests.e2e.scene import Program, Scene, are_there, open_scene, visited
 
 HASTY = ("--stuck-after-s", "4", "--celery-stuck-after-s", "10", "--celery-backlog-window-s", "40")
 MIB = 1024 * 1024
+ALONE = "alone"
+"""The node that has no other beside it."""
+
 Play = Callable[[Scene], Awaitable[None]]
 
 
@@ -122,6 +125,19 @@ async def celery_orphaned_unacked(scene: Scene) -> None:
     assert heir.master.returncode is None
 
 
+async def celery_worker_dead(scene: Scene) -> None:
+    """A node is killed that nobody starts again, and there is no other: people are told, and its tasks wait in the queue."""
+    node = await scene.node(ALONE, 6, "--prefetch-multiplier", "4")
+    await scene.send(node.folder, 6, "[jobs.late.delay(60) for _ in range(4)]")
+    await scene.until_busy(node)
+    node.master.kill()
+    end = await scene.end_of(node, "celery-worker-dead")
+    assert end["kind"] == "playbook.escalated", end["text"]
+    (told,) = [message for message in scene.people if node.service in message]
+    assert "no systemd unit and no supervisor is known that starts" in told
+    await scene.send(node.folder, 6, "assert jobs.app.connection().default_channel.client.llen('celery') == 4")
+
+
 async def celery_redelivery_loop(scene: Scene) -> None:
     """A task kills its process and comes back, until somebody says yes to revoking it."""
     node = await scene.node("looping", 2)
@@ -177,6 +193,7 @@ PLAYS: dict[str, tuple[str, Play]] = {
         ("gunicorn-stuck-worker", gunicorn_stuck_worker),
         ("celery-stuck-task", celery_stuck_task),
         ("celery-orphaned-unacked", celery_orphaned_unacked),
+        ("celery-worker-dead", celery_worker_dead),
         ("celery-redelivery-loop", celery_redelivery_loop),
         ("uwsgi-worker-oom", uwsgi_worker_oom),
         ("celery-child-oom", celery_child_oom),
@@ -190,10 +207,21 @@ WITHIN = dict.fromkeys(("uwsgi-worker-oom", "uwsgi-leak-recycle", "celery-redeli
 """What must never come is looked for during this time instead of the library's two minutes."""
 
 
+def _for_one_node(book: Mapping[str, str]) -> Mapping[str, str]:
+    """celery-worker-dead has a node of its own: it goes before the others, on whatever node dies."""
+    name, text = next(iter(book.items()))
+    kind = 'if: service.kind == "celery"'
+    return (
+        {name: text.replace(kind, f'{kind} && service.name.endsWith("-{ALONE}")')}
+        if name == "celery-worker-dead"
+        else book
+    )
+
+
 async def play_all(names: Sequence[str]) -> dict[str, BaseException | None]:
     """Plays scenes at the same time; what went wrong with each."""
-    books = {playbook: armed(playbook, within=WITHIN.get(playbook)) for playbook in {PLAYS[name][0] for name in names}}
-    async with open_scene(*books.values(), agent=HASTY) as scene:
+    books = [armed(playbook, within=WITHIN.get(playbook)) for playbook in {PLAYS[name][0] for name in names}]
+    async with open_scene(*map(_for_one_node, books), agent=HASTY) as scene:
         ends = await asyncio.gather(*(PLAYS[name][1](scene) for name in names), return_exceptions=True)
     return dict(zip(names, ends, strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -45,6 +46,28 @@ def test_people_hear_of_it_when_it_does_not_help(file: Path) -> None:
     assert "notify" in told
 
 
-def test_the_page_names_each() -> None:
-    named = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.M))
-    assert {file.stem for file in FILES} <= named
+def test_the_page_names_each_and_no_other() -> None:
+    named = re.findall(r"^\| `([a-z-]+)` \|", PAGE.partition("## The library")[2], re.M)
+    assert sorted(named) == [file.stem for file in FILES]
+    assert sorted(stories()) == [file.stem for file in FILES]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_has_its_story_and_is_tried_on_the_real_thing(file: Path) -> None:
+    story = stories()[file.stem]
+    told, _, tried = story.partition("Tried by ")
+    assert "escalates" in told
+    played = re.findall(r"`\./reflex demo ([a-z0-9-]+)`", tried)
+    tests = re.findall(r"`(tests/[a-z0-9_/]+\.py)`", tried)
+    assert played or tests
+    for name in played:
+        story_of = importlib.import_module(f"demo.stories.{name.replace('-', '_')}")
+        assert file.stem in story_of.PLAYBOOKS
+    for test in tests:
+        assert f'"{file.stem}"' in (ROOT / test).read_text(), test
+
+
+def stories() -> dict[str, str]:
+    """What the page tells of each, by its name."""
+    parts = re.split(r"^#### `([a-z-]+)`\n", PAGE.partition("### Their stories")[2], flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
