@@ -113,6 +113,7 @@ class CommandHub:
         before, channel = one.channel, _Channel(request, socket, host_key_hash(request))
         one.channel = channel
         if before is not None:
+            self.gone(host)
             await before.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"another channel took its place")
         try:
             await self._flush(one)

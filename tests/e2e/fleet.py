@@ -26,7 +26,7 @@ from agent.release.records import RECORDS_FILE
 from demo.stage import ROOT, Stage, StageError, demo_python
 
 APP = "shop"
-SERVICE = "shop-web"
+SERVICE = "fleet-web"
 USER = "nobody"
 NETWORKS = tuple(f"198.18.{number}" for number in range(1, 255))
 """Of the range that is set aside for measurements (RFC 2544), so that no real network is hidden."""
@@ -66,7 +66,7 @@ folder: {base}
 shared: [shared]
 build: {{least_free_mb: 50}}
 web:
-  - service: shop-web
+  - service: fleet-web
     health: {{path: /healthz, status: 200}}
     boot: 30s
 watch: {{for: {watch}s}}
@@ -385,7 +385,7 @@ class Fleet(Stage):
         await self.server.wait()
 
     async def heal(self) -> None:
-        """All runs, nothing is under way, and every host serves the same."""
+        """All runs, and nothing is under way."""
         if self.server is None or self.server.returncode is not None:
             await self.start_server_again()
         for host in self.hosts:
@@ -395,8 +395,6 @@ class Fleet(Stage):
             if await host.version() is None:
                 await host.start_web()
         await self.idle()
-        if len(set((await self.versions()).values())) > 1:
-            await self.deployed(self.commit())
 
 
 def free_network() -> str:
