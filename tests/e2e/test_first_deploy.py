@@ -189,7 +189,7 @@ async def test_every_step_of_the_page_does_what_it_says(place: Place) -> None:
         place.port, a_second=VISITS_A_SECOND, host="localhost", path="/books/walden/", patience_s=PATIENCE_S
     ) as visitors:
         said = await place.type_in(deploy_again)
-            assert "library-web by handover" in said
+        assert "library-web by handover" in said
         changed = place.serving
         _, text = await place.page("/books/walden/")
         assert "1854, in English" in text
