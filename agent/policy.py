@@ -32,7 +32,7 @@ from typing import Any
 
 from agent.actions.action import Action, NamedCommand
 from agent.wire import WireError
-from agent.wire.app import folder_of
+from agent.wire.app import App, folder_of
 
 MOST_BYTES = 64 * 1024
 STOP_FILE = "stop-acting"
@@ -69,6 +69,19 @@ class AppRules:
     repository: str = ""
     starts: tuple[str, ...] = ()
     supervisor: str = SUPERVISOR_SOCKET
+
+    def refusal(self, app: App) -> str | None:
+        """Why an app may not be deployed as the server has it, as a sentence's end; None when it may."""
+        wanted = {"user": (app.user, self.user), "folder": (app.folder, self.folder)}
+        wanted |= {"repository": (app.repository, self.repository)} if self.repository else {}
+        for name, (asked, allowed) in wanted.items():
+            if asked != allowed:
+                return f"the policy of this host has {allowed} as its {name}, not {asked}"
+        for start in (*(web.start for web in app.web), *(jobs.start for jobs in app.jobs)):
+            if start is not None and start.name not in self.starts:
+                what = f"{start.name} is not among what {app.name} may start"
+                return f"{what} by the policy of this host ([apps.{app.name}], starts)"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

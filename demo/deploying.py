@@ -21,6 +21,7 @@ SOURCES = ROOT / "demo" / "deployed"
 APP = "market"
 USER = "nobody"
 REQUESTS_A_SECOND = 100
+PATIENCE_S = 10.0
 TASK_EVERY_S, TASK_S = 0.5, 0.2
 DEPLOY_WITHIN_S = 400.0
 
@@ -103,8 +104,18 @@ class Counts:
 class Visitors:
     """New connections, a hundred a second, whatever comes back. Use as an async context manager."""
 
-    def __init__(self, port: int, *, a_second: int = REQUESTS_A_SECOND, host: str = APP, path: str = "/") -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        a_second: int = REQUESTS_A_SECOND,
+        host: str = APP,
+        path: str = "/",
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Who has no answer after `patience_s` counts it as failed."""
         self._port = port
+        self._patience_s = patience_s
         self._asked = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         self._pause_s = 1 / a_second
         self.counts = Counts()
@@ -138,7 +149,7 @@ class Visitors:
     async def _ask(self) -> None:
         began, counts = time.monotonic(), self.counts
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(self._patience_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 writer.write(self._asked)
                 said = await reader.read()

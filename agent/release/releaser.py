@@ -297,17 +297,8 @@ class Releaser:
         app = order.app
         if self._stop_file.exists():
             raise OrderRefused("killed", f"acting is stopped on this host by {self._stop_file}")
-        rules = self._rules(app)
-        wanted = {"user": (app.user, rules.user), "folder": (app.folder, rules.folder)}
-        wanted |= {"repository": (app.repository, rules.repository)} if rules.repository else {}
-        for name, (asked, allowed) in wanted.items():
-            if asked != allowed:
-                raise OrderRefused("policy", f"the policy of this host has {allowed} as its {name}, not {asked}")
-        starts = [*(web.start for web in app.web), *(jobs.start for jobs in app.jobs)]
-        for start in starts:
-            if start is not None and start.name not in rules.starts:
-                what = f"{start.name} is not among what {app.name} may start"
-                raise OrderRefused("policy", f"{what} by the policy of this host ([apps.{app.name}], starts)")
+        if refused := self._rules(app).refusal(app):
+            raise OrderRefused("policy", refused)
 
     def _rules(self, app: App) -> AppRules:
         """What the host lets be done with an app; raises OrderRefused."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.actions import ACTIONS
 from agent.policy import AppRules, Policy, PolicyError, load_policy
+from agent.wire.app import App, Jobs, Start, Web
 
 RECYCLE, RUN = ACTIONS["gunicorn.recycle_worker"], ACTIONS["command.run"]
 
@@ -64,6 +66,26 @@ def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, line: in
         policy(tmp_path, text)
     assert said in str(raised.value)
     assert f"line {line}" in str(raised.value)
+
+
+def test_an_app_is_deployed_as_the_policy_has_it_or_not_at_all() -> None:
+    web = Web("shop-web", start=Start("shop-web"))
+    app = App("shop", "/srv/git/shop.git", "main", "shop", "/srv/shop", web=(web,), jobs=(Jobs("shop-jobs"),))
+    allowed = AppRules("shop", "/srv/shop", "", ("shop-web",))
+    assert allowed.refusal(app) is None
+    assert replace(allowed, repository="/srv/git/shop.git").refusal(app) is None
+    for rules, said in (
+        (replace(allowed, user="www"), "the policy of this host has www as its user, not shop"),
+        (replace(allowed, folder="/srv/a"), "the policy of this host has /srv/a as its folder, not /srv/shop"),
+        (replace(allowed, repository="/r"), "the policy of this host has /r as its repository, not /srv/git/shop.git"),
+        (
+            replace(allowed, starts=()),
+            "shop-web is not among what shop may start by the policy of this host ([apps.shop], starts)",
+        ),
+    ):
+        assert rules.refusal(app) == said
+    unit = replace(app, jobs=(Jobs("shop-jobs", start=Start(unit="sshd.service")),))
+    assert "sshd.service is not among" in str(allowed.refusal(unit))
 
 
 def test_apps_that_may_be_deployed_are_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from demo.stage import HOST, ROOT, Stage, demo_python, end, free_port
 
 PAGE = ROOT / "docs" / "first-deploy.md"
 STEP_WITHIN_S = 300
-VISITS_A_SECOND = 25
+VISITS_A_SECOND, PATIENCE_S = 8, 60.0
 SUPERVISORD = """\
 [unix_http_server]
 file={home}/supervisor.sock
@@ -164,7 +164,9 @@ async def place(stage: Stage) -> AsyncIterator[Place]:
 
 
 async def test_every_step_of_the_page_does_what_it_says(place: Place) -> None:
-    todo = steps(PAGE.read_text())
+    page = PAGE.read_text()
+    assert [theirs for theirs in place.substitutions if theirs not in page] == []
+    todo = steps(page)
     host, runs, reflex, repository, app, first, second, back = (todo[title] for title in todo if title[:1].isdigit())
     for block in (*host, *runs):
         await place.type_in(block)
@@ -174,7 +176,6 @@ async def test_every_step_of_the_page_does_what_it_says(place: Place) -> None:
 
     deploy, look, by_hand = first
     said = await place.type_in(deploy)
-    print(await place.type_in(".venv/bin/reflexctl logs | grep ──"))
     for service in ("library-web", "library-jobs", "library/library beat"):
         assert f"{service} by started" in said
     assert await place.type_in(look) == "ok"
@@ -184,9 +185,10 @@ async def test_every_step_of_the_page_does_what_it_says(place: Place) -> None:
     push, deploy_again = second
     before = place.serving
     await place.type_in(push)
-    async with Visitors(place.port, a_second=VISITS_A_SECOND, host="localhost", path="/books/walden/") as visitors:
+    async with Visitors(
+        place.port, a_second=VISITS_A_SECOND, host="localhost", path="/books/walden/", patience_s=PATIENCE_S
+    ) as visitors:
         said = await place.type_in(deploy_again)
-        print(await place.type_in(".venv/bin/reflexctl logs | grep ──"))
         assert "library-web by handover" in said
         changed = place.serving
         _, text = await place.page("/books/walden/")
@@ -198,7 +200,7 @@ async def test_every_step_of_the_page_does_what_it_says(place: Place) -> None:
         assert "1854</p>" in text
     counts = visitors.turn()
     assert (counts.failed, counts.troubles) == (0, [])
-    assert counts.served > 10 * VISITS_A_SECOND
+    assert counts.served >= 10 * VISITS_A_SECOND
     assert len(counts.versions) == 2
 
 
