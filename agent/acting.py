@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from agent.actions.steps import (
     SendSignal,
     Step,
     TakeSnapshot,
+    TellMaster,
     WaitCount,
     WaitGone,
     WaitNewMaster,
@@ -43,6 +45,9 @@ TOLD_CHARS = 300
 MOST_ENDED = 500
 OWED_US = 30_000_000
 """A master that has not replaced a dead worker for so long will not."""
+
+FIFO_S, FIFO_POLL_S = 3.0, 0.05
+"""uWSGI makes its pipe anew after each who has written into it."""
 
 Snapshotter = Callable[[Worker], Awaitable[str]]
 """Takes a snapshot; the sentence that says where it is."""
@@ -167,7 +172,9 @@ class Performer:
         steps, told = tuple(steps), []
         with ExitStack() as stack:
             held: dict[Target, executor.Held] = {}
-            for target in dict.fromkeys(s.target for s in steps if isinstance(s, SendSignal | WaitGone | Renice)):
+            for target in dict.fromkeys(
+                s.target for s in steps if isinstance(s, SendSignal | TellMaster | WaitGone | Renice)
+            ):
                 held[target] = self._hold(target)
                 stack.callback(held[target].close)
             for step in steps:
@@ -190,6 +197,19 @@ class Performer:
     ) -> str | None:
         self._check_place(step.target, service)
         held[step.target].signal(SIGNALS[step.signal])
+        return None
+
+    @_do.register
+    async def _tell_master(
+        self, step: TellMaster, service: ServiceView | None, _held: Mapping[Target, executor.Held]
+    ) -> str | None:
+        self._check_place(step.target, service)
+        name, ends_s = os.path.basename(step.fifo), time.monotonic() + FIFO_S
+        while (pipe := self._procfs.pipe_of(step.target.pid, name)) is None:
+            if time.monotonic() > ends_s:
+                raise ActFailed(f"pid {step.target.pid} has no pipe {step.fifo} open")
+            await asyncio.sleep(FIFO_POLL_S)
+        executor.tell_pipe(pipe, step.order.encode())
         return None
 
     @_do.register
@@ -398,6 +418,7 @@ class Performer:
             environment=self._procfs.environment(service.master_pid),
             manager=service.manager,
             cgroup=service.cgroup,
+            settings=service.settings,
             owed=service.slots.owed_since(time.time_ns() // 1000 - OWED_US),
         )
 

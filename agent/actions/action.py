@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.actions.steps import Step
 from agent.managers import Manager
 from agent.wire import ActSpec, Refusal, Scalar, Target
+from agent.workers.settings import ServiceSettings
 
 
 class CannotAct(ValueError):
@@ -49,6 +50,7 @@ class ServiceView:
     cgroup: str = ""
     is_alive: bool = True
     owed: int = 0
+    settings: ServiceSettings = field(default_factory=ServiceSettings)
 
     @property
     def size(self) -> int:

@@ -24,6 +24,21 @@ class SendSignal:
 
 
 @dataclass(frozen=True, slots=True)
+class TellMaster:
+    """An order of one letter into the pipe that a uWSGI master reads (`master-fifo`)."""
+
+    target: Target
+    fifo: str
+    order: str
+    why: str
+
+    @property
+    def words(self) -> str:
+        """The step as a part of a sentence."""
+        return f"write {self.order} into {self.fifo} of pid {self.target.pid} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
 class WaitNewReady:
     """Waits until `count` workers are ready that are none of `besides`."""
 
@@ -212,6 +227,6 @@ class TakeSnapshot:
 
 
 Step: TypeAlias = (
-    SendSignal | WaitNewReady | WaitGone | WaitCount | WaitNewMaster | RunCommand | AskNode | PutAside | GiveBack | AskSupervisor | AskCircus | Renice | LimitMemory
+    SendSignal | TellMaster | WaitNewReady | WaitGone | WaitCount | WaitNewMaster | RunCommand | AskNode | PutAside | GiveBack | AskSupervisor | AskCircus | Renice | LimitMemory
     | TakeSnapshot
 )  # fmt: skip

@@ -8,11 +8,11 @@ it, wait for its replacement, TTOU, which retires the oldest as well: the count 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.actions.action import Action, CannotAct, Context, ServiceView
-from agent.actions.steps import RunCommand, SendSignal, Step, WaitCount, WaitGone, WaitNewReady
+from agent.actions.steps import RunCommand, SendSignal, Step, TellMaster, WaitCount, WaitGone, WaitNewReady
 from agent.wire import ACTS, MOST_WORKERS
 
 
@@ -53,17 +53,41 @@ def _rotate(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
 
 def _scale(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
     service = context.view
+    steps: list[Step] = []
+    for count, is_more in _counts(service, params, MOST_WORKERS):
+        sent = ("TTIN", "one worker more") if is_more else ("TTOU", "one worker less; retires the oldest")
+        steps += (SendSignal(service.master, *sent), WaitCount(count, params["ready_s"]))
+    return tuple(steps)
+
+
+def _counts(service: ServiceView, params: Mapping[str, Any], most: int) -> Iterator[tuple[int, bool]]:
+    """How many workers there are to be after each step, and whether that is one more."""
     now = service.size
     if ("by" in params) == ("to" in params):
         raise CannotAct("scale needs either by or to")
     wanted = params["to"] if "to" in params else now + params["by"]
-    if not 1 <= wanted <= MOST_WORKERS:
-        raise CannotAct(f"scale must end with 1 to {MOST_WORKERS} workers, not {wanted}")
+    if not 1 <= wanted <= most:
+        raise CannotAct(f"scale must end with 1 to {most} workers, not {wanted}")
     step = 1 if wanted > now else -1
+    yield from ((count, step > 0) for count in range(now + step, wanted + step, step) if wanted != now)
+
+
+def _scale_uwsgi(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
+    """By orders into the master's pipe, which have an effect only where `cheaper` lets the number of workers change."""
+    service, said = context.view, context.view.settings
+    if said.fifo is None or said.workers is None:
+        text = f"{service.name} has no master-fifo, by which alone uWSGI changes the number of its workers"
+        raise CannotAct(text)
+    if said.cheaper is None:
+        text = f"{service.name} runs without cheaper, so it always has all its workers: set cheaper, and cheaper-algo = manual"
+        raise CannotAct(text)
+    if said.cheaper != "manual":
+        text = f"uWSGI itself decides how many workers {service.name} has (cheaper-algo {said.cheaper:.40}) and would undo it"
+        raise CannotAct(f"{text}; cheaper-algo = manual leaves it to others")
     steps: list[Step] = []
-    for count in range(now + step, wanted + step, step) if wanted != now else ():
-        sent = ("TTIN", "one worker more") if step > 0 else ("TTOU", "one worker less; retires the oldest")
-        steps += (SendSignal(service.master, *sent), WaitCount(count, params["ready_s"]))
+    for count, is_more in _counts(service, params, said.workers):
+        order = ("+", "one worker more") if is_more else ("-", "one worker less")
+        steps += (TellMaster(service.master, said.fifo, *order), WaitCount(count, params["ready_s"]))
     return tuple(steps)
 
 
@@ -135,5 +159,6 @@ ACTIONS = (
     Action(ACTS["uvicorn.reload"], _plain_reload),
     Action(ACTS["uwsgi.recycle_worker"], _recycle_uwsgi),
     Action(ACTS["uwsgi.rotate"], _rotate_uwsgi),
+    Action(ACTS["uwsgi.scale"], _scale_uwsgi),
     Action(ACTS["uwsgi.reload"], _plain_reload),
 )

@@ -288,6 +288,13 @@ class ProcFs:
             found.append(OpenFile(int(name), link, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_mode))
         return tuple(found)
 
+    def pipe_of(self, pid: int, name: str) -> str | None:
+        """Where the pipe with that file name can be opened that the process has open; None where it has none."""
+        for one in self.open_files(pid, name):
+            if stat.S_ISFIFO(one.mode) and os.path.basename(one.link) == name:
+                return f"{self._root}/{pid}/fd/{one.fd}"
+        return None
+
     def listeners(self, pid: int) -> tuple[Listener, ...]:
         """The listening TCP and unix sockets that the process holds open."""
         held = self.sockets(pid)

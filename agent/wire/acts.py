@@ -153,7 +153,7 @@ def _of_web_server(kind: str) -> tuple[ActSpec, ...]:
             f"{kind}.recycle_worker", f"Replace one worker: {how}.", "worker", _READY_S, _GONE_S, _FORCE, kinds=kinds
         ),
         _spec(f"{kind}.rotate", "Replace all workers, one after the other.", "service", _READY_S, _GONE_S, kinds=kinds),
-        *((scale,) if has_surge else ()),
+        scale,
         _spec(
             f"{kind}.reload",
             f"Load configuration and release again{checked}.",

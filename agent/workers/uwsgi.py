@@ -144,6 +144,8 @@ def read_command(argv: Sequence[str], environment: Mapping[str, str], files: Fil
         router_binds=tuple(value.partition(",")[0] for value in whole_said.every(*_ROUTER_BINDS)),
         config_file=config,
         finishes_on_term=_GRACEFUL_TERM in whole_said.every("--hook-master-start"),
+        fifo=next(iter(whole_said.every("--master-fifo")), None),
+        cheaper=(whole_said.last("--cheaper-algo") or "spare") if whole_said.has("--cheaper") else None,
         role="emperor"
         if whole_said.has("--emperor")
         else ("with helpers" if whole_said.has(*_OTHER_CHILDREN) else None),
