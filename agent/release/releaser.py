@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.acting import ActFailed, Performer
@@ -20,6 +20,7 @@ from agent.release.gate import FAULTS, Seen, Verdict, judge
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
+from agent.release.own import merged
 from agent.release.prepare import Preparation, Prepared, ReleaseFailed, is_there
 from agent.release.records import RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
@@ -42,6 +43,7 @@ from agent.wire import (
     is_signed_order,
     order_from_json,
 )
+from agent.wire.app import App, longest_switch_s
 
 AHEAD_US = 60_000_000
 MOST_COMPARED = 6
@@ -293,7 +295,7 @@ class Releaser:
 
     async def _prepare(self, order: Order, told: Log) -> None:
         app, record = order.app, self._records.app(order.app.name)
-        self._observe(order)
+        self._observe(order).see_as(self._as_of(app, record.serving))
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         preparation = Preparation(
             order, self._runner(app.name), current=record.commits.get(record.serving) or None, kinds=kinds, say=told.say,
@@ -302,6 +304,8 @@ class Releaser:
         began = time.monotonic()
         prepared = await preparation.run()
         record.commits[prepared.release] = prepared.commit.id
+        if prepared.own:
+            record.own[prepared.release] = dict(prepared.own)
         took_s = time.monotonic() - began
         commit = prepared.commit
         text = (
@@ -309,7 +313,10 @@ class Releaser:
             f"commit {commit.id[:COMMIT_CHARS]} by {commit.author}: {commit.subject}"
         )
         text = "; ".join([text, *prepared.notes])
-        self._end(order, "release.prepared", "info", text, told, of=_of(prepared), took_s=round(took_s, 2))
+        within_s = longest_switch_s(self._as_of(app, prepared.release))
+        self._end(
+            order, "release.prepared", "info", text, told, of=_of(prepared), took_s=round(took_s, 2), switch_s=within_s
+        )
 
     async def _switch(self, order: Order, told: Log, *, is_cut: bool) -> None:
         app, record = order.app, self._records.app(order.app.name)
@@ -317,7 +324,9 @@ class Releaser:
             raise ReleaseFailed("switch", f"there is no release {order.release} in {app.folder}")
         observer = self._observe(order)
         before: dict[str, Seen] = {} if is_cut else observer.turn()
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = self._switcher(order, told)
+        order = replace(order, app=self._as_of(app, order.release))
+        app = order.app
         if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
             await self._migrate(order, told)
         now_us = self._clock.now_us()
@@ -333,6 +342,7 @@ class Releaser:
         switched = self._tell_switched(order, done, time.monotonic() - began)
         if order.migrates and app.migrate is not None and app.migrate.when == "after":
             await self._migrate(order, told)
+        observer.see_as(app)
         observer.turn()
         if all(way == "none" for way in done.ways.values()):
             await self._keep(order, told, Verdict("unknown", (), ()), switched)
@@ -393,6 +403,8 @@ class Releaser:
             await tidy(Layout(app.folder), self._runner(app.name), keep=app.keep, besides=kept, say=told.say)
         except RunnerTrouble as trouble:
             told.say(f"old releases could not be removed: {trouble}")
+        there = releases_of(Layout(app.folder))
+        record.own = {name: own for name, own in record.own.items() if name in there}
         text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
         if verdict.state == "unknown":
             text = "is current, and nothing that runs it was seen, so nothing was watched"
@@ -409,7 +421,7 @@ class Releaser:
         target = order.release or record.before
         if not target or target not in releases_of(Layout(app.folder)):
             raise ReleaseFailed("rollback", f"there is no release {target or 'before this one'} to go back to")
-        switch = Switch(order, self._runner(app.name), self._performer, say=told.say, stepped=self._stepper(told))
+        switch = self._switcher(order, told)
         began = time.monotonic()
         done = await switch.to(target, is_back=True)
         took_s = time.monotonic() - began
@@ -418,6 +430,20 @@ class Releaser:
         self._end(
             order, "release.rolled_back", "info", text, told, took_s=round(took_s, 2), serves=target, ways=_ways(done)
         )
+
+    def _switcher(self, order: Order, told: Log) -> Switch:
+        runner = self._runner(order.app.name)
+        return Switch(order, runner, self._performer, say=told.say, stepped=self._stepper(told), as_of=self._as_of)
+
+    def _as_of(self, app: App, release: str) -> App:
+        """The app as one of its releases has it, where the server says nothing."""
+        try:
+            return merged(app, self._records.app(app.name).own.get(release, {}))
+        except WireError as error:
+            log.warning(
+                "what %s of %s says does not fit the app any more and does not count: %s", app.own_file, release, error
+            )
+            return app
 
     async def _migrate(self, order: Order, told: Log) -> None:
         migrate, app = order.app.migrate, order.app

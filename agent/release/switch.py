@@ -36,7 +36,7 @@ from agent.release.layout import Layout
 from agent.release.prepare import BOOT_POLL_S, SHORT_S, ReleaseFailed
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order, Target
-from agent.wire.app import Jobs, Web
+from agent.wire.app import App, Jobs, Web
 
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
@@ -77,8 +77,11 @@ class Switch:
         *,
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
+        as_of: Callable[[App, str], App] = lambda app, _release: app,
     ) -> None:
+        """`as_of` says how an app is run in one of its releases."""
         self._order = order
+        self._as_of = as_of
         self._app = order.app
         self._runner = runner
         self._performer = performer
@@ -100,6 +103,7 @@ class Switch:
         On the way back what answers requests goes first; on the way there a node takes new tasks before the web sends any.
         """
         done, began = Switched(self.current, release), time.monotonic()
+        self._app = self._as_of(self._order.app, release)
         self._check_ways(done)
         await self._link(release)
         changed: list[Web] = []
@@ -125,6 +129,7 @@ class Switch:
         if before is None:
             return "there is no release before it to go back to"
         troubles = []
+        as_before = {web.service: web for web in self._as_of(self._order.app, before).web}
         try:
             await self._link(before)
         except (ReleaseFailed, RunnerTrouble) as error:
@@ -134,7 +139,7 @@ class Switch:
             if view is not None and not self._is_wrong(view, before):
                 continue
             try:
-                await self._change(web, before, Switched(None, before))
+                await self._change(as_before.get(web.service, web), before, Switched(None, before))
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
         for bridge in bridges:

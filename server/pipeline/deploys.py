@@ -22,7 +22,8 @@ Outcome: TypeAlias = Literal["", "kept", "failed", "rolled_back", "cancelled"]
 class Part:
     """One host of a deploy. `order` is the id of the order that it is at, `since_us` when that was sent first.
 
-    `commit` and `release` are what the host has made; `said` is its last sentence, `ended_by` the kind of that event.
+    `commit` and `release` are what the host has made, `switch_s` how long a switch to that may take; `said` is its last
+    sentence, `ended_by` the kind of that event.
     """
 
     host: str
@@ -34,6 +35,7 @@ class Part:
     said: str = ""
     ended_by: str = ""
     has_switched: bool = False
+    switch_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
