@@ -52,11 +52,12 @@ T = TypeVar("T")
 
 
 class ReleaseFailed(Exception):
-    """A step of a release could not be done; the text says why, as the end of a sentence."""
+    """A step of a release could not be done; the text says why, as the end of a sentence. `commit` is its, once known."""
 
     def __init__(self, step: str, text: str) -> None:
         super().__init__(text)
         self.step = step
+        self.commit = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Preparation:
 
     async def run(self) -> Prepared:
         """Raises ReleaseFailed; then nothing of the release is left but its log."""
+        commit: Commit | None = None
         try:
             await self._step("folder", self._make_folder())
             await self._step("fetch", self._fetch())
@@ -131,7 +133,11 @@ class Preparation:
         except RunnerTrouble as trouble:
             await self._remove()
             raise ReleaseFailed("runner", str(trouble)) from None
-        except (ReleaseFailed, asyncio.CancelledError):
+        except ReleaseFailed as failed:
+            failed.commit = commit.id if commit is not None else ""
+            await self._remove()
+            raise
+        except asyncio.CancelledError:
             await self._remove()
             raise
 

@@ -276,7 +276,10 @@ class Releaser:
             else:
                 await self._roll_back(order, told)
         except ReleaseFailed as failed:
-            self._end(order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, step=failed.step)
+            of = {"commit": failed.commit} if failed.commit else None
+            self._end(
+                order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, of=of, step=failed.step
+            )
         except OrderRefused as refused:
             self._end(order, "release.refused", "warning", f"refused: {refused}", told, reason=refused.reason)
         except (ActFailed, RunnerTrouble, OSError) as error:

@@ -20,14 +20,18 @@ from playbooks.apps import (
     texts,
 )
 from playbooks.fields import Fields
-from playbooks.located import parse
+from playbooks.located import Located, parse
 from playbooks.problems import PlaybookError, Problem
+from server.pipeline.forges import FORGES, Status, status_of
 
 OnFailure = Literal["rollback", "leave"]
 ON_FAILURES: tuple[OnFailure, ...] = get_args(OnFailure)
 MOST_HOSTS = 500
 SECRET_NAME = "repository"
 """The name of the secret that the repository is fetched with: a private key, or a token for https."""
+
+STATUS_SECRET = "STATUS"
+"""The name of the secret that the forge is told with what became of commits: a token of its API."""
 
 
 class SiteError(PlaybookError):
@@ -39,7 +43,8 @@ class Site:
     """An app, the hosts that serve it, and how they follow one another.
 
     The first host is a barrier: the others get a release once it is kept there, `batch` of them at a time, and no more
-    of them once `stop_after` have failed. `secrets` names those that the environment takes from the vault.
+    of them once `stop_after` have failed. `secrets` names those that the environment takes from the vault. `status` is where
+    the forge is told what became of commits.
     """
 
     app: App
@@ -48,6 +53,7 @@ class Site:
     stop_after: int = 1
     on_failure: OnFailure = "rollback"
     secrets: tuple[str, ...] = ()
+    status: Status | None = None
 
 
 def read_site(text: str, file: str) -> Site:
@@ -69,11 +75,13 @@ def read_site(text: str, file: str) -> Site:
     batch = fields.whole("batch", 1, least=1, most=MOST_HOSTS)
     stop_after = fields.whole("stop_after", 1, least=1, most=MOST_HOSTS)
     on_failure = fields.choice("on_failure", ON_FAILURES) or "rollback"
+    told = fields.get("status")
+    status = None if told is None else _status(told, problems)
     app = None if problems else checked(plain, fields, root)
     if problems or app is None:
         raise SiteError(file, problems)
     on = next(one for one in ON_FAILURES if one == on_failure)
-    return Site(app, hosts, batch, stop_after, on, secrets)
+    return Site(app, hosts, batch, stop_after, on, secrets, status)
 
 
 def _plain(fields: Fields, problems: list[Problem]) -> dict[str, Any]:
@@ -93,6 +101,19 @@ def _plain(fields: Fields, problems: list[Problem]) -> dict[str, Any]:
     if own := _own_file(fields):
         plain |= {"own_file": own, "said": list(said_of(parts))}
     return plain
+
+
+def _status(place: Located, problems: list[Problem]) -> Status | None:
+    fields = Fields(place, "status", ("forge", "api", "project"), problems)
+    named = fields.choice("forge", FORGES, must=True)
+    forge = next((one for one in FORGES if one == named), None)
+    if forge is None:
+        return None
+    try:
+        return status_of(forge, fields.text("api") or "", fields.text("project") or "")
+    except ValueError as error:
+        fields.problem(fields.get(str(error).partition(" ")[0]) or place, str(error))
+        return None
 
 
 def _own_file(fields: Fields) -> str:

@@ -18,7 +18,7 @@ SHIPPED = ("agent", "server", "playbooks", "ctl")
 UNSHIPPED = ("demo", "benchmarks", "tests", "packaging")
 PURE = re.compile(
     r"agent\.(wire(\..+)?|rollup|deaths|sentences|slots|words|identity|celery\.(values|queue_judges|task_judges|sentences)|kernel\.(layout|records)|actions(\..+)?)"
-    r"|agent\.release\.(gate|choice|layout|words|own)|server\.pipeline\.(engine|deploys|site)"
+    r"|agent\.release\.(gate|choice|layout|words|own)|server\.pipeline\.(engine|deploys|site|forges)"
     r"|server\.(causes|advisor(\..+)?)|playbooks(\..+)?"
 )
 IMPURE = ("os", "socket", "asyncio", "subprocess", "ctypes", "time")
