@@ -134,8 +134,12 @@ async def output_of(
     folder: str | None = None,
     uid: int | None = None,
     environment: Mapping[str, str] | None = None,
+    given: bytes = b"",
 ) -> Output:
-    """Runs a program for its output, of which no more than `most_bytes` are kept; raises OSError when it cannot be started."""
+    """Runs a program for its output, of which no more than `most_bytes` are kept; raises OSError when it cannot be started.
+
+    `given` is its standard input.
+    """
     other: Any = _as_user(uid)
     if other and folder is not None:
         command, folder = (*_IN, folder, *command), "/"
@@ -144,7 +148,7 @@ async def output_of(
         cwd=folder,
         env=environment,
         **other,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -152,7 +156,8 @@ async def output_of(
     assert process.stderr is not None
     try:
         async with asyncio.timeout(seconds):
-            text, errors = await asyncio.gather(_most(process.stdout, most_bytes), _most(process.stderr, most_bytes))
+            reads = (_most(process.stdout, most_bytes), _most(process.stderr, most_bytes))
+            text, errors, _ = await asyncio.gather(*reads, _give(process.stdin, given))
             return Output(await process.wait(), text, errors)
     except TimeoutError:
         return Output(None, b"", b"")
@@ -161,6 +166,16 @@ async def output_of(
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def _give(stream: asyncio.StreamWriter | None, given: bytes) -> None:
+    """Writes what a program is given; one that does not read it to the end has its reasons."""
+    if stream is None:
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stream.write(given)
+        await stream.drain()
+    stream.close()
 
 
 async def _most(stream: asyncio.StreamReader, most_bytes: int) -> bytes:

@@ -49,6 +49,12 @@ class Settings:
     )
     max_readers: int = field(default=200, metadata={"doc": "Live streams that may be open at once; more get 503."})
 
+    public_url: str = field(
+        default="",
+        metadata={
+            "doc": "Where people reach the page (https://reflex.example); links that are sent elsewhere begin with it."
+        },
+    )
     playbooks: Path = field(
         default=Path("/etc/reflex/playbooks"),
         metadata={"doc": "Folder of your own playbooks (*.yaml); one with the name of a library's goes before it."},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import os
 import shutil
@@ -10,16 +11,19 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.release.adopt import Found, Survey
 from agent.release.failure import ReleaseFailed
 from agent.release.hired import Done, Runner, RunnerTrouble
 from agent.release.layout import Layout, release_name
+from agent.release.own import merged, told
+from agent.release.own_file import MOST_BYTES, OwnFileWrong, read_own_file
 from agent.release.probe import ask
 from agent.release.words import (
     GIT_CONFIG,
     IMPORTS,
+    READS,
     SYSTEM_PATH,
     WRITES,
     boot_argv,
@@ -66,6 +70,9 @@ class Prepared:
     commit: Commit
     commits: tuple[Commit, ...]
     notes: tuple[str, ...]
+    own: Mapping[str, Any]
+    """What the repository's own file says, as plain values; nothing where the server says all."""
+
     found: Found | None = None
 
 
@@ -100,12 +107,14 @@ class Preparation:
         self._stepped = stepped
         self._git = git_environment(self._layout, order.key, order.app.repository)
         self._notes: list[str] = []
+        self._own: Mapping[str, Any] = {}
         self._release = ""
         self._is_first = False
         self._awaits_migration = False
 
     async def run(self) -> Prepared:
         """Raises ReleaseFailed; then nothing of the release is left but its log."""
+        commit: Commit | None = None
         try:
             await self._step("folder", self._make_folder())
             await self._step("fetch", self._fetch())
@@ -114,6 +123,8 @@ class Preparation:
             commit = await self._step("commit", self._commit())
             if why := self._bad.get(commit.id):
                 raise ReleaseFailed("commit", f"commit {commit.id[:12]} was bad ({why}) and is refused unless forced")
+            if self._app.own_file:
+                await self._step("settings", self._read_own(commit.id))
             self._release = release_name(time.strftime("%Y%m%dT%H%M%S", time.gmtime()), commit.id)
             await self._step("checkout", self._check_out(commit.id))
             await self._step("environment", self._write_environment())
@@ -122,11 +133,17 @@ class Preparation:
             await self._step("check", self._check())
             for web in self._app.web:
                 await self._step("boot", self._boot(web))
-            return Prepared(self._release, commit, await self._since(found, commit.id), tuple(self._notes), found)
+            return Prepared(
+                self._release, commit, await self._since(found, commit.id), tuple(self._notes), self._own, found
+            )
         except RunnerTrouble as trouble:
             await self._remove()
             raise ReleaseFailed("runner", str(trouble)) from None
-        except (ReleaseFailed, asyncio.CancelledError):
+        except ReleaseFailed as failed:
+            failed.commit = commit.id if commit is not None else ""
+            await self._remove()
+            raise
+        except asyncio.CancelledError:
             await self._remove()
             raise
 
@@ -189,6 +206,30 @@ class Preparation:
         )
         found = [line.split("\t", 2) for line in lines]
         return tuple(Commit(one[0], one[1][:100], one[2][:200]) for one in found if len(one) == 3)
+
+    async def _read_own(self, commit: str) -> None:
+        """From here on the app is as its own commit has it, where the server says nothing."""
+        file = self._app.own_file
+        size = await self._git_says("cat-file", "-s", f"{commit}:{file}")
+        if size.code != 0 or not size.last[-1].isdigit():
+            raise ReleaseFailed(
+                "settings", f"there is no {file} in this commit, and the app has it say how it is built"
+            )
+        if int(size.last[-1]) > MOST_BYTES:
+            raise ReleaseFailed("settings", f"{file} has {size.last[-1]} bytes; at most {MOST_BYTES}")
+        lines: list[str] = []
+        read = ["sh", "-c", READS, "sh", f"{commit}:{file}"]
+        done = await self._runner.run(read, self._layout.mirror, self._git, seconds=SHORT_S, on_line=lines.append)
+        try:
+            self._own = await read_own_file(base64.b64decode("".join(lines)), self._app)
+            self._app = merged(self._app, self._own)
+        except OwnFileWrong as wrong:
+            for line in str(wrong).splitlines():
+                self._say(line)
+            raise ReleaseFailed("settings", str(wrong).replace("\n", "; ")[:1_000]) from None
+        except (OSError, ValueError) as error:
+            raise ReleaseFailed("settings", f"{file} could not be read: {error} {_last(done)}") from None
+        self._notes.append(f"{file} of the commit says {told(self._own) or 'nothing'}")
 
     async def _check_out(self, commit: str) -> None:
         layout, folder = self._layout, self._layout.release(self._release)

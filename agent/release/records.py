@@ -19,6 +19,8 @@ MOST_BAD = 100
 class AppRecord:
     """`serving` and `before` are releases, `commits` the commit of each, `bad` why each bad commit is so.
 
+    `own` has what the repository says of each release in its own file.
+
     `usual` has how many workers of each of its services died of faults in the hour before the switch at `switched_us`;
     `regressed` is the release of which it was told that it turned bad.
     """
@@ -27,6 +29,7 @@ class AppRecord:
     before: str = ""
     commits: dict[str, str] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
     usual: dict[str, int] = field(default_factory=dict)
     switched_us: int = 0
     regressed: str = ""

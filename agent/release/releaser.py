@@ -8,7 +8,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.acting import ActFailed, Performer
@@ -24,6 +24,7 @@ from agent.release.gate import FAULTS, Seen, Verdict, judge
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
+from agent.release.own import merged
 from agent.release.prepare import Preparation, Prepared, is_there
 from agent.release.records import MOST_ORDERS, RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch, Switched
@@ -46,7 +47,7 @@ from agent.wire import (
     is_signed_order,
     order_from_json,
 )
-from agent.wire.app import App
+from agent.wire.app import App, longest_switch_s
 
 AHEAD_US = 60_000_000
 TOLD_EVERY_US = 10_000_000
@@ -330,7 +331,10 @@ class Releaser:
             else:
                 await self._roll_back(order, told, is_cut=is_cut)
         except ReleaseFailed as failed:
-            self._end(order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, step=failed.step)
+            of = {"commit": failed.commit} if failed.commit else None
+            self._end(
+                order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, of=of, step=failed.step
+            )
         except OrderRefused as refused:
             self._end(order, "release.refused", "warning", f"refused: {refused}", told, reason=refused.reason)
         except (ActFailed, RunnerTrouble, OSError) as error:
@@ -351,7 +355,7 @@ class Releaser:
 
     async def _prepare(self, order: Order, told: Log) -> None:
         app, record = order.app, self._records.app(order.app.name)
-        self._observe(order)
+        self._observe(order).see_as(self._as_of(app, record.serving))
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         preparation = Preparation(
             order, self._runner(app.name, told), known=record.commits, kinds=kinds, venvs=self._venvs(app), say=told.say,
@@ -363,6 +367,8 @@ class Releaser:
         if (found := prepared.found) is not None:
             record.serving = found.release
             record.commits |= {found.release: found.commit} if found.commit else {}
+        if prepared.own:
+            record.own[prepared.release] = dict(prepared.own)
         took_s = time.monotonic() - began
         commit = prepared.commit
         text = (
@@ -370,7 +376,10 @@ class Releaser:
             f"commit {commit.id[:COMMIT_CHARS]} by {commit.author}: {commit.subject}"
         )
         text = "; ".join([text, *prepared.notes])
-        self._end(order, "release.prepared", "info", text, told, of=_of(prepared), took_s=round(took_s, 2))
+        within_s = longest_switch_s(self._as_of(app, prepared.release))
+        self._end(
+            order, "release.prepared", "info", text, told, of=_of(prepared), took_s=round(took_s, 2), switch_s=within_s
+        )
 
     async def _switch(self, order: Order, told: Log, *, is_cut: bool) -> None:
         app, record = order.app, self._records.app(order.app.name)
@@ -383,6 +392,8 @@ class Releaser:
         if known.goes_back:
             await self._take_back(order, told, switch, Verdict("worse", (known.goes_back,), ()), order.cause)
             return
+        order = replace(order, app=self._as_of(app, order.release))
+        app = order.app
         if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
             await self._migrate(order, told)
         now_us = self._clock.now_us()
@@ -399,6 +410,7 @@ class Releaser:
         switched = self._tell_switched(order, done, time.monotonic() - began)
         if order.migrates and app.migrate is not None and app.migrate.when == "after":
             await self._migrate(order, told)
+        observer.see_as(app)
         observer.turn()
         if all(way == "none" for way in done.ways.values()):
             await self._keep(order, told, Verdict("unknown", (), ()), switched)
@@ -467,6 +479,8 @@ class Releaser:
             await tidy(Layout(app.folder), self._runner(app.name, told), keep=app.keep, besides=kept, say=told.say)
         except RunnerTrouble as trouble:
             told.say(f"old releases could not be removed: {trouble}")
+        there = releases_of(Layout(app.folder))
+        record.own = {name: own for name, own in record.own.items() if name in there}
         text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
         if verdict.state == "unknown":
             text = "is current, and nothing that runs it was seen, so nothing was watched"
@@ -494,6 +508,16 @@ class Releaser:
         self._end(
             order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=_ways(done)
         )
+
+    def _as_of(self, app: App, release: str) -> App:
+        """The app as one of its releases has it, where the server says nothing."""
+        try:
+            return merged(app, self._records.app(app.name).own.get(release, {}))
+        except WireError as error:
+            log.warning(
+                "what %s of %s says does not fit the app any more and does not count: %s", app.own_file, release, error
+            )
+            return app
 
     async def _migrate(self, order: Order, told: Log) -> None:
         migrate, app = order.app.migrate, order.app
@@ -537,7 +561,7 @@ class Releaser:
         """Raises OrderRefused when the policy has changed under the order."""
         return Switch(
             order, self._runner(order.app.name, told), self._performer, supervisor=self._rules(order.app).supervisor,
-            say=told.say, stepped=self._stepper(told), is_cut=is_cut,
+            say=told.say, stepped=self._stepper(told), is_cut=is_cut, as_of=self._as_of,
         )  # fmt: skip
 
     def _stepper(self, told: Log) -> Callable[[str, float], None]:

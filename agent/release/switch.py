@@ -41,7 +41,7 @@ from agent.release.starting import start_absent, started
 from agent.release.tidy import serving
 from agent.release.words import SYSTEM_PATH, build_environment
 from agent.wire import Order, Target
-from agent.wire.app import Jobs, Start, Web
+from agent.wire.app import App, Jobs, Start, Web
 
 GRACE_S = 60.0
 """How long requests may take that an old master still has when a new one serves."""
@@ -87,14 +87,17 @@ class Switch:
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
         is_cut: bool = False,
+        as_of: Callable[[App, str], App] = lambda app, _release: app,
     ) -> None:
         """`supervisor` is the socket of the supervisor that may be asked to start what does not run.
 
-        `is_cut`: an earlier try was cut off in the middle, so that some of it may be done.
+        `is_cut`: an earlier try was cut off in the middle, so that some of it may be done. `as_of` says how an app is run in
+        one of its releases.
         """
         self._order = order
         self._is_cut = is_cut
         self._supervisor = supervisor
+        self._as_of = as_of
         self._app = order.app
         self._runner = runner
         self._performer = performer
@@ -114,6 +117,7 @@ class Switch:
         On the way back what answers requests goes first; on the way there a node takes new tasks before the web sends any.
         """
         done, began = Switched(before or None, release), time.monotonic()
+        self._app = self._as_of(self._order.app, release)
         for web in self._app.web:
             await self._settle(web)
         self._check_ways(done)
@@ -141,6 +145,7 @@ class Switch:
         if before is None:
             return "there is no release before it to go back to"
         troubles = []
+        as_before = {web.service: web for web in self._as_of(self._order.app, before).web}
         try:
             await self._link(before)
         except (ReleaseFailed, RunnerTrouble) as error:
@@ -150,7 +155,7 @@ class Switch:
                 view = self._view(web.service)
                 if view is not None and not self._is_wrong(view, before):
                     continue
-                await self._change(web, before, Switched(None, before))
+                await self._change(as_before.get(web.service, web), before, Switched(None, before))
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
         for bridge in bridges:

@@ -34,6 +34,10 @@ class Observer:
         self.seen: dict[str, Seen] = {}
         self.turn()
 
+    def see_as(self, app: App) -> None:
+        """From now on the app is looked at as another of its releases has it."""
+        self._app = app
+
     def turn(self) -> dict[str, Seen]:
         """Begins anew; what was seen until now, by service."""
         before, now_s = self.seen, time.monotonic()

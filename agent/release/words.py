@@ -32,6 +32,10 @@ WRITES = 'umask 077 && cat > "$1.new" && mv -fT "$1.new" "$1"'
 """For sh: what it is given goes into the file that it is told."""
 
 
+READS = 'git cat-file blob "$1" | base64 -w 1000'
+"""For sh: a file of a commit as it was committed, in lines that a log leaves as they are."""
+
+
 def git_environment(layout: Layout, key: str, repository: str = "") -> dict[str, str]:
     """Makes git ask nobody anything. A private key is in a file of the app's user, a token goes into no command line.
 

@@ -19,6 +19,7 @@ MOST_SERVICES = 10
 MOST_VARIABLES = 200
 MOST_VARIABLE_CHARS = 32_768
 MOST_KEPT = 50
+MOST_SAID = 500
 LONGEST_S = 6 * 3600
 
 Argv = tuple[str, ...]
@@ -131,7 +132,10 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """All of it."""
+    """All of it. `own_file` is a file in the repository that says what the server does not; empty: the server says all.
+
+    `said` are the members that the server says, by dots (`build.python`, `web.0.boot_s`): the repository changes none of them.
+    """
 
     name: str
     repository: str
@@ -147,11 +151,14 @@ class App:
     keep: int = 5
     watch: Watch = Watch()
     environment: Mapping[str, str] = field(default_factory=dict)
+    own_file: str = ""
+    said: tuple[str, ...] = ()
 
 
 def app_to_json(app: App) -> dict[str, Any]:
     """The app as plain values, ready for orjson."""
-    return {name: _plain(getattr(app, name)) for name in App.__slots__}
+    left_out = () if app.own_file else ("own_file", "said")
+    return {name: _plain(getattr(app, name)) for name in App.__slots__ if name not in left_out}
 
 
 def app_from_json(value: object) -> App:
@@ -178,7 +185,22 @@ def app_from_json(value: object) -> App:
         keep=obj.whole("keep", 5, least=1, most=MOST_KEPT),
         watch=obj.part("watch", _watch, Watch()),
         environment=variables_of(obj.get("environment", {}), "environment"),
+        own_file=obj.part("own_file", _own_file, ""),
+        said=obj.words("said", most=MOST_SAID),
     )
+
+
+def longest_prepare_s(app: App) -> float:
+    """How long the app allows that a release of it is made; what its repository may say is not known before."""
+    if app.own_file:
+        return float(LONGEST_S)
+    return app.build.within_s * (2 + len(app.build.commands) + len(app.checks))
+
+
+def longest_switch_s(app: App) -> float:
+    """How long the app allows that a release of it is switched to, watched, and taken back."""
+    drains = sum(one.drain_s + 3 * one.boot_s for one in app.jobs) + sum(3 * one.boot_s for one in app.web)
+    return 2 * drains + app.watch.for_s + (app.migrate.within_s if app.migrate is not None else 0)
 
 
 def folder_of(path: str) -> str:
@@ -209,6 +231,12 @@ def variables_of(value: object, where: str) -> dict[str, str]:
         if not isinstance(text, str) or "\0" in text or len(text) > MOST_VARIABLE_CHARS:
             raise WireError(f"{where}.{name}", f"must be a text of at most {MOST_VARIABLE_CHARS} characters")
     return dict(obj)
+
+
+def _own_file(value: object) -> str:
+    if not isinstance(value, str):
+        raise WireError("from_repository", f"must be a path in the repository, not {shown(value)}")
+    return inside_of(value, "from_repository") if value else ""
 
 
 def _repository(text: str) -> str:

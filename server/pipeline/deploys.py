@@ -22,8 +22,9 @@ Outcome: TypeAlias = Literal["", "kept", "failed", "rolled_back", "cancelled"]
 class Part:
     """One host of a deploy. `order` is the id of the order that it is at, `since_us` when that was sent first.
 
-    `commit` and `release` are what the host has made; `said` is its last sentence, `ended_by` the kind of that event.
-    `serves` is the release that it last said to serve. `is_unsure`: it was left in the middle, so only it can say what serves.
+    `commit` and `release` are what the host has made, `switch_s` how long a switch to that may take; `said` is its last
+    sentence, `ended_by` the kind of that event. `serves` is the release that it last said to serve. `is_unsure`: it was left in
+    the middle, so only it can say what serves.
     """
 
     host: str
@@ -37,6 +38,7 @@ class Part:
     has_switched: bool = False
     serves: str = ""
     is_unsure: bool = False
+    switch_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

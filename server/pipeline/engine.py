@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from agent.wire import MAX_TEXT_CHARS, Event, Evidence, Scalar, Severity, uuid7
+from agent.wire.app import LONGEST_S, longest_prepare_s, longest_switch_s
 from agent.wire.order import Phase
 from server.pipeline.deploys import (
     AT_WORK,
@@ -153,6 +154,8 @@ class _Turn:
         part = replace(
             part, release=release, said=event.text, commit=commit or part.commit, serves=serves or part.serves
         )
+        if isinstance(within_s := event.attrs.get("switch_s"), int | float):
+            part = replace(part, switch_s=min(float(within_s), float(LONGEST_S)))
         if event.kind == "release.switched":
             self._put(deploy.with_part(replace(part, has_switched=True)))
             return
@@ -487,12 +490,14 @@ def _wanted(deploy: Deploy, part: Part) -> Wanted:
 
 
 def _longest_us(site: Site, part: Part) -> int:
+    """By what the app allows; of a release that is gone back to, the server does not know what its repository says."""
     app = site.app
     if part.state == "preparing":
-        seconds = app.build.within_s * (2 + len(app.build.commands) + len(app.checks))
+        seconds = longest_prepare_s(app)
+    elif part.state == "going_back" and app.own_file:
+        seconds = float(LONGEST_S)
     else:
-        drains = sum(one.drain_s + 3 * one.boot_s for one in app.jobs) + sum(3 * one.boot_s for one in app.web)
-        seconds = 2 * drains + app.watch.for_s + (app.migrate.within_s if app.migrate is not None else 0)
+        seconds = max(longest_switch_s(app), part.switch_s)
     return int(seconds * SECOND_US) + SLACK_US
 
 

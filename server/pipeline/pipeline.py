@@ -31,8 +31,10 @@ from server.pipeline.deploys import (
     deploy_to_json,
 )
 from server.pipeline.engine import Rejected, step
+from server.pipeline.forges import News, Status, news_of
 from server.pipeline.logs import Logs
-from server.pipeline.site import SECRET_NAME, Site, SiteError, read_site
+from server.pipeline.site import SECRET_NAME, STATUS_SECRET, Site, SiteError, read_site
+from server.pipeline.statuses import Statuses, news_to_json
 from server.pipeline.vault import Vault
 from server.recorder import Recorder
 from server.state import OutboxRow, PartRow
@@ -62,13 +64,16 @@ class AppFile:
 class Pipeline:
     """One for all apps."""
 
-    def __init__(self, rows: Rows, events: EventTable, recorder: Recorder, hub: CommandHub, vault: Vault) -> None:
+    def __init__(
+        self, rows: Rows, events: EventTable, recorder: Recorder, hub: CommandHub, vault: Vault, *, public_url: str = ""
+    ) -> None:
         self._rows = rows
         self._events = events
         self._recorder = recorder
         self._hub = hub
         self._vault = vault
         self.logs = Logs()
+        self._statuses = Statuses(self._status_of, self._forget_status, public_url=public_url)
         self.apps: dict[str, AppFile] = {}
         self._secrets: dict[str, dict[str, str]] = {}
         self._state = State(seed=secrets.token_hex(16))
@@ -101,6 +106,8 @@ class Pipeline:
         for key, token in parts.get("secret", {}).items():
             app, _, name = key.partition("/")
             self._secrets.setdefault(app, {})[name] = token
+        for deploy_id, value in parts.get("status", {}).items():
+            self._statuses.put(deploy_id, News(**value))
         one = parts.get("one", {})
         self._place = one["place"] if "place" in one else await self._events.last_arrival()
         self._state = State(
@@ -125,11 +132,16 @@ class Pipeline:
                 return
 
     async def run(self) -> None:
-        """Lets time pass until cancelled."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            if any(not one.is_over for one in self._state.deploys.values()) or self._state.holds:
-                await self._do(Tick())
+        """Lets time pass, and tells forges, until cancelled."""
+        telling = asyncio.ensure_future(self._statuses.run())
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                if any(not one.is_over for one in self._state.deploys.values()) or self._state.holds:
+                    await self._do(Tick())
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     async def close(self) -> None:
         """Lets what is being sent end."""
@@ -221,8 +233,12 @@ class Pipeline:
                     hold = answer.state.holds.get(app)
                     held = None if hold is None else _text({name: getattr(hold, name) for name in Hold.__slots__})
                     rows.append(PartRow("hold", app, held))
+                news = {id_: one for id_, deploy in changed.items() if (one := self._news(before, deploy)) is not None}
+                rows += [PartRow("status", id_, _text(news_to_json(one))) for id_, one in news.items()]
                 outbox = [OutboxRow(one.event.id, one.host, _text(event_to_json(one.event))) for one in answer.entries]
                 await self._save(changed, outbox, rows=rows, serial=answer.state.serial)
+                for id_, one in news.items():
+                    self._statuses.put(id_, one)
             self._state = answer.state
         for deploy in changed:
             self.logs.begin(deploy)
@@ -231,6 +247,20 @@ class Pipeline:
         for wanted in answer.orders:
             self._spawn(self._send(wanted))
         return answer
+
+    def _news(self, before: State, deploy: Deploy) -> News | None:
+        """What the forge is to be told anew of a deploy."""
+        news, old = news_of(deploy), before.deploys.get(deploy.id)
+        was = None if old is None else news_of(old)
+        is_same = news is None or (was is not None and (was.commit, was.state) == (news.commit, news.state))
+        return None if is_same or not self._statuses.is_wanted(deploy.app) else news
+
+    def _status_of(self, app: str) -> tuple[Status | None, str | None]:
+        file = self.apps.get(app)
+        return (None, None) if file is None else (file.site.status, self.secret(app, STATUS_SECRET))
+
+    async def _forget_status(self, deploy: str) -> None:
+        await asyncio.to_thread(self._rows.save_pipeline, [PartRow("status", deploy, None)])
 
     async def _save(
         self,

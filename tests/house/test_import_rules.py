@@ -18,7 +18,7 @@ SHIPPED = ("agent", "server", "playbooks", "ctl")
 UNSHIPPED = ("demo", "benchmarks", "tests", "packaging")
 PURE = re.compile(
     r"agent\.(wire(\..+)?|rollup|deaths|sentences|slots|words|identity|celery\.(values|queue_judges|task_judges|sentences)|kernel\.(layout|records)|actions(\..+)?)"
-    r"|agent\.release\.(gate|choice|layout|words)|server\.pipeline\.(engine|deploys|site)"
+    r"|agent\.release\.(gate|choice|layout|words|own)|server\.pipeline\.(engine|deploys|site|forges)"
     r"|server\.(causes|advisor(\..+)?)|playbooks(\..+)?"
 )
 IMPURE = ("os", "socket", "asyncio", "subprocess", "ctypes", "time")
@@ -38,6 +38,8 @@ INSTALLED_AS = {
 }
 # bcc comes with the distribution's python3, which alone runs the module that imports it.
 OF_THE_DISTRIBUTION = ("bcc",)
+# What the server lends, and what a repository says of its app; the second is a process of its own.
+BRAINY = ("agent.reflexes", "agent.release.own_file")
 # One file that needs nothing but Python: the users of apps run it.
 KEEPER = "agent.release.keep"
 OTHER_PROGRAMS = ("agent.release.runner", "agent.release.running", KEEPER)
@@ -109,7 +111,7 @@ def only_the_wire_is_shared(module: Module) -> Iterator[str]:
         package = name.partition(".")[0]
         if module.package == "agent" and package in ("server", "ctl"):
             yield module.says(line, f"imports {name}; of Reflex the agent may import playbooks only")
-        elif module.name != "agent.reflexes" and module.package == "agent" and package == "playbooks":
+        elif module.name not in BRAINY and module.package == "agent" and package == "playbooks":
             yield module.says(line, f"imports {name}; playbooks belong to agent/reflexes.py")
         elif module.package != "agent" and package == "agent" and not _is_in(name, "agent.wire"):
             yield module.says(line, f"imports {name}; of the agent it may import agent.wire only")

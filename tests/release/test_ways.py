@@ -18,6 +18,7 @@ from agent.acting import Performer
 from agent.celery.hands import CeleryHands
 from agent.procfs import ProcFs
 from agent.release.hired import Runner
+from agent.release.own import merged
 from agent.release.prepare import ReleaseFailed
 from agent.release.switch import Switch, Switched
 from agent.service import Service, Worker
@@ -127,11 +128,16 @@ class Host:
 
     async def switch(self, strategy: Strategy = "auto", *, boot_s: float = 30.0) -> Switched:
         """Lets the service serve v2."""
-        web = Web(self.name, strategy=strategy, boot_s=boot_s)
-        app = App("market", "/nowhere", "main", "nobody", str(self._base), web=(web,))
+        web = Web(self.name, strategy=strategy, boot_s=0.01)  # which its own commit says otherwise
+        app = App("market", "/nowhere", "main", "nobody", str(self._base), web=(web,), own_file="reflex.yml")
         order = Order("1", "d", "switch", "host", 0, 1, "c", app, release="v2")
         runner = Runner(self._socket, "market")
-        switch = Switch(order, runner, self._performer, say=print, stepped=lambda _step, _seconds: None)
+
+        def as_of(app: App, release: str) -> App:
+            own = {"web": [{"service": self.name, "boot_s": boot_s}]} if release == "v2" else {}
+            return merged(app, own)
+
+        switch = Switch(order, runner, self._performer, say=print, stepped=lambda _step, _seconds: None, as_of=as_of)
         return await switch.to("v2")
 
 
