@@ -32,14 +32,14 @@ _STRAYS_POLL_S = 0.01
 _LAST_OF_SESSIONS = f"""\
 for _ in 1 2 3; do
     [ -w {OWN_SESSION} ] || break
-    echo 5 2>/dev/null >{OWN_SESSION} && break
+    echo 3 2>/dev/null >{OWN_SESSION} && break
     sleep 0.1
 done
 exec "$@"
 """
 """For sh. Where the kernel groups tasks by session (sched_autogroup), `nice` counts only within one, and a job has its own.
 
-So it gets a third of what another session gets, and ends on a host that is full too, where a tenth would take it past its time.
+So it gets half of what another session gets. On a full host a tenth, as for `nice 10`, would take boots past their time.
 The kernel takes one such change in a tenth of a second from all who are not root, so it may have to be said again.
 """
 

@@ -38,7 +38,7 @@ async def test_a_job_is_its_apps_user_in_its_folder(runner: Runner, home: Path) 
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel groups no tasks by session")
-@pytest.mark.parametrize(("is_modest", "nice"), [(True, 5), (False, 0)])
+@pytest.mark.parametrize(("is_modest", "nice"), [(True, 3), (False, 0)])
 async def test_a_modest_job_gives_way_to_other_sessions(
     runner: Runner, home: Path, *, is_modest: bool, nice: int
 ) -> None:
