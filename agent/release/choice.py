@@ -45,13 +45,14 @@ class Standing:
     """What decides it: who started the service, and whether the application is loaded before workers are forked.
 
     `holds_socket`: the keeper has opened the listening socket, and can start a second master beside the one that serves.
-    `finishes`: a master that gets TERM lets its workers finish their requests.
+    `finishes`: a master that gets TERM lets its workers finish their requests. `is_inside`: it works in the app's folder.
     """
 
     is_kept: bool
     preloads: bool
     holds_socket: bool = False
     finishes: bool = True
+    is_inside: bool = True
 
 
 def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
@@ -59,6 +60,9 @@ def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
     if web.strategy != "auto":
         _check(web, web.strategy, service, standing)
         return web.strategy
+    if not standing.is_inside:
+        _check(web, "restart", service, standing)
+        return "restart"
     if service.kind == "gunicorn" and (service.manager is None or standing.is_kept) and not is_module(service.argv):
         return "handover"
     if service.kind in BY_KEEPER and standing.holds_socket and standing.finishes:
@@ -70,6 +74,12 @@ def way_of(web: Web, service: ServiceView, standing: Standing) -> Way:
 
 
 def _check(web: Web, way: Way, service: ServiceView, standing: Standing) -> None:
+    can_restart = web.restart_may_fail_requests and service.manager is not None
+    if not standing.is_inside and not (way == "restart" and can_restart):
+        raise NoWay(
+            f"{service.name} works outside of the app's folder, so it would load what it has loaded before, or it is "
+            "another app's; start it by the link current (docs/deploys.md)"
+        )
     if way == "handover" and service.kind in BY_KEEPER and not standing.holds_socket:
         raise NoWay(
             f"{service.name} is {service.kind}, which hands over by a keeper that holds its socket; start it by "

@@ -209,17 +209,15 @@ class Switch:
         """The same, if it is the app's: an order names services as it likes, and the policy of the host has let an app be
         deployed, which has a user and a folder. Raises ReleaseFailed."""
         process = self._performer.process(view.master)
-        if process is None:
+        if process is None or self._is_inside(view) or view.uid == pwd.getpwnam(self._app.user).pw_uid:
             return view
-        base = os.path.realpath(self._layout.folder)
-        is_inside = process.folder == base or process.folder.startswith(f"{base}/")
-        if not is_inside and view.uid != pwd.getpwnam(self._app.user).pw_uid:
-            whose = f"it runs as {_user(view.uid)} in {process.folder}"
-            text = (
-                f"{view.name} is no service of {self._app.name}: {whose}, and the app is {self._app.user}'s in {base}"
-            )
-            raise ReleaseFailed("switch", text)
-        return view
+        whose = f"it runs as {_user(view.uid)} in {process.folder}, and the app is {self._app.user}'s in {self._layout.folder}"
+        raise ReleaseFailed("switch", f"{view.name} is no service of {self._app.name}: {whose}")
+
+    def _is_inside(self, view: ServiceView) -> bool:
+        """Whether a master works in the app's folder, or is gone."""
+        process, base = self._performer.process(view.master), os.path.realpath(self._layout.folder)
+        return process is None or process.folder == base or process.folder.startswith(f"{base}/")
 
     def _variables(self, release: str) -> str:
         """Where the file of variables is that goes with a release; one that others have made has none, and takes the one before."""
@@ -234,7 +232,13 @@ class Switch:
         settings = self._performer.settings(view)
         parent = self._performer.parent(view.master)
         argv = () if parent is None else parent.argv
-        standing = Standing(is_keeper(argv), bool(settings.preload), holds_socket(argv), settings.finishes_on_term)
+        standing = Standing(
+            is_keeper(argv),
+            bool(settings.preload),
+            holds_socket(argv),
+            settings.finishes_on_term,
+            self._is_inside(view),
+        )
         return way_of(web, view, standing)
 
     async def _change(self, web: Web, release: str, done: Switched) -> None:

@@ -58,6 +58,27 @@ async def gunicorn_crash_loop(scene: Scene) -> None:
     shop.master.terminate()
 
 
+async def uwsgi_saturation(scene: Scene) -> None:
+    """As of Gunicorn, by the master's pipe."""
+    words = (
+        "--cheaper",
+        "1",
+        "--cheaper-algo",
+        "manual",
+        "--master-fifo",
+        "orders",
+        "--listen",
+        "8",
+        "--processes",
+        "4",
+    )
+    shop = await scene.uwsgi("crowded", *words, workers=1)
+    async with scene.visitors(shop, "sleep/0.1", per_s=15):
+        end = await scene.end_of(shop, "uwsgi-saturation")
+    await scene.shows(end, *links("uwsgi-saturation", "queue.saturated", "uwsgi.scale"))
+    assert len(shop.children()) == 2
+
+
 async def uwsgi_worker_oom(scene: Scene) -> None:
     """A request eats all memory of the service; the siblings of the worker that is killed are replaced."""
     shop = await scene.uwsgi("eaten", limit_bytes=256 * MIB)
@@ -198,6 +219,7 @@ PLAYS: dict[str, tuple[str, Play]] = {
         ("uwsgi-worker-oom", uwsgi_worker_oom),
         ("celery-child-oom", celery_child_oom),
         ("gunicorn-saturation", gunicorn_saturation),
+        ("uwsgi-saturation", uwsgi_saturation),
         ("gunicorn-crash-loop", gunicorn_crash_loop),
     )
 }

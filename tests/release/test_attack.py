@@ -168,7 +168,7 @@ def test_whose_a_program_is_that_acts_as_root_for_another_user(home: Path) -> No
         assert found is not None and found.uid == 0
         assert ProcFs().only_user(process.pid) == -1
         ticks = found.start_ticks
-        service = Service("web", "gunicorn", process.pid, ticks, None, "", Slots(), argv=("/home/evil/gunicorn",))
+        service = Service("web", "gunicorn", process.pid, ticks, None, "", Slots(), argv=("/srv/evil/gunicorn",))
         view = performer_of([service]).view("web", None)
         assert view is not None and view.uid == -1
     finally:
@@ -178,7 +178,7 @@ def test_whose_a_program_is_that_acts_as_root_for_another_user(home: Path) -> No
 
 
 def test_a_command_line_of_nobody_known_is_not_run() -> None:
-    view = ServiceView("web", "gunicorn", Target(7, 7), (), uid=-1, argv=("/home/evil/gunicorn", "app"))
+    view = ServiceView("web", "gunicorn", Target(7, 7), (), uid=-1, argv=("/srv/evil/gunicorn", "app"))
     with pytest.raises(CannotAct, match="not known whose web is"):
         ACTIONS["gunicorn.reload"].steps(Context(view), {})
 
@@ -226,9 +226,11 @@ async def test_an_order_touches_no_service_of_somebody_else(
     assert ticks is not None
     service = Service("bank", kind, bank.pid, ticks, None, "", Slots(), argv=("sleep", "100"), folder="/")
     named = {"web": (Web("bank", boot_s=2),)} if kind == "gunicorn" else {"jobs": (Jobs("bank", 2, "kill", 2),)}
-    switch = Switch(order_of(home, **named), runner, performer_of([service]), say=print, stepped=_nothing)
+    switch = Switch(
+        order_of(home, **named), runner, performer_of([service]), supervisor="", say=print, stepped=_nothing
+    )
     with pytest.raises(ReleaseFailed, match="bank is no service of shop: it runs as daemon in /"):
-        await switch.to(RELEASE)
+        await switch.to(RELEASE, before="")
     assert bank.poll() is None
     assert switch.current is None, "nothing was begun"
 

@@ -55,6 +55,7 @@ def test_a_restart_has_to_be_allowed() -> None:
     allowed = Web("shop-web", restart_may_fail_requests=True)
     assert way_of(allowed, service("gunicorn", SUPERVISOR), Standing(False, True)) == "restart"
     assert way_of(allowed, service("uvicorn", SUPERVISOR), Standing(False, False)) == "restart"
+    assert way_of(allowed, service("gunicorn", SUPERVISOR), Standing(False, False, is_inside=False)) == "restart"
     with pytest.raises(NoWay, match="nobody is known who starts shop-web again"):
         way_of(allowed, service("uvicorn"), Standing(False, False))
 
@@ -69,6 +70,8 @@ def test_a_restart_has_to_be_allowed() -> None:
         ("handover", "uvicorn", SUPERVISOR, Standing(True, False), "start it by reflex-keep --listen"),
         ("reload", "uvicorn", None, Standing(False, False), "cannot load another release by itself"),
         ("reload", "gunicorn", None, Standing(False, True), "preloads its application"),
+        ("auto", "gunicorn", None, Standing(False, False, is_inside=False), "works outside of the app's folder"),
+        ("reload", "uwsgi", None, Standing(False, False, is_inside=False), "works outside of the app's folder"),
     ],
 )
 def test_a_way_that_is_not_safe_is_refused(

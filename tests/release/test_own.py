@@ -206,7 +206,7 @@ async def prepare(home: Path, runner: Runner, said: list[str], **other: Any) -> 
     app = replace(site_app(text), **other)
     order = Order("1", "d", "prepare", "host", 0, 1, "c", app)
     return await Preparation(
-        order, runner, current=None, kinds={}, bad={}, say=said.append, stepped=lambda _step, _seconds: None
+        order, runner, known={}, kinds={}, venvs=(), bad={}, say=said.append, stepped=lambda _step, _seconds: None
     ).run()
 
 
