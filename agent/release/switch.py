@@ -83,13 +83,13 @@ class Switch:
         runner: Runner,
         performer: Performer,
         *,
-        supervisor: str,
+        supervisor: str = "",
         say: Callable[[str], None],
         stepped: Callable[[str, float], None],
         is_cut: bool = False,
         as_of: Callable[[App, str], App] = lambda app, _release: app,
     ) -> None:
-        """`supervisor` is the socket of the supervisor that may be asked to start what does not run.
+        """`supervisor` is the socket of the supervisor that may be asked to start what does not run; empty: none.
 
         `is_cut`: an earlier try was cut off in the middle, so that some of it may be done. `as_of` says how an app is run in
         one of its releases.

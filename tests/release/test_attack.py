@@ -226,9 +226,7 @@ async def test_an_order_touches_no_service_of_somebody_else(
     assert ticks is not None
     service = Service("bank", kind, bank.pid, ticks, None, "", Slots(), argv=("sleep", "100"), folder="/")
     named = {"web": (Web("bank", boot_s=2),)} if kind == "gunicorn" else {"jobs": (Jobs("bank", 2, "kill", 2),)}
-    switch = Switch(
-        order_of(home, **named), runner, performer_of([service]), supervisor="", say=print, stepped=_nothing
-    )
+    switch = Switch(order_of(home, **named), runner, performer_of([service]), say=print, stepped=_nothing)
     with pytest.raises(ReleaseFailed, match="bank is no service of shop: it runs as daemon in /"):
         await switch.to(RELEASE, before="")
     assert bank.poll() is None
@@ -332,7 +330,7 @@ def repository(home: Path, submodule: str) -> None:
 def preparation(home: Path, runner: Runner, address: str, lines: list[str]) -> Preparation:
     """With a token."""
     order = replace(order_of(home, repository=address), phase="prepare", key="a-deploy-token")
-    return Preparation(order, runner, current=None, kinds={}, bad={}, say=lines.append, stepped=_nothing)
+    return Preparation(order, runner, known={}, kinds={}, venvs=(), bad={}, say=lines.append, stepped=_nothing)
 
 
 async def test_the_token_of_a_repository_goes_to_no_other_host(

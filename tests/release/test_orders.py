@@ -170,7 +170,7 @@ async def test_what_was_cut_off_is_told_with_what_serves(tmp_path: Path, process
 async def test_what_was_cut_off_and_nothing_runs_it_is_told_by_the_link(tmp_path: Path) -> None:
     records = Records(tmp_path / "releases.json")
     folder = tmp_path / "srv" / "shop"
-    folder.mkdir(parents=True)
+    (folder / "releases" / BEFORE).mkdir(parents=True)
     os.symlink(f"releases/{BEFORE}", folder / "current")
     records.orders["one"] = OrderRecord("switch", "shop", RELEASE, folder=str(folder), services=[SERVICE])
     records.save()

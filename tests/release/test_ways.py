@@ -138,7 +138,7 @@ class Host:
             return merged(app, own)
 
         switch = Switch(order, runner, self._performer, say=print, stepped=lambda _step, _seconds: None, as_of=as_of)
-        return await switch.to("v2")
+        return await switch.to("v2", before="v1")
 
 
 @pytest.fixture
