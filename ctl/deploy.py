@@ -219,13 +219,14 @@ async def _begun(client: Client, answer: Mapping[str, Any], options: argparse.Na
         show_json(answer) if options.json else show(f"Begun: reflexctl logs -f {_short(deploy['id'])}")
         return
     note(f"deploy {_short(deploy['id'])}; its log: reflexctl logs -f {_short(deploy['id'])}")
-    printer, told = TimelinePrinter(screen, as_json=False), set[str]()
+    printer, told, is_told = TimelinePrinter(screen, as_json=False), set[str](), options.json
     while True:
         deploy = await client.get(f"/v1/deploys/{deploy['id']}")
         fresh = [] if options.json else await _events(client, deploy, told)
         printer.print(fresh)
         told |= {event["id"] for event in fresh}
-        if deploy["stage"] == "done" and (options.json or any(event["kind"] == "deploy.finished" for event in fresh)):
+        is_told = is_told or any(event["kind"] == "deploy.finished" for event in fresh)
+        if deploy["stage"] == "done" and is_told:
             break
         await asyncio.sleep(POLL_S)
     if options.json:
