@@ -100,10 +100,10 @@ class Host:
         (self._base / "current").symlink_to("releases/v1")
         subprocess.run(["chown", "-hR", "nobody:", str(self._base)], check=True)
 
-    async def start(self, *words: str, workers: int) -> None:
+    async def start(self, *words: str, workers: int, folder: Path | None = None) -> None:
         """Starts the program from the link, as a unit or a supervisor does, and waits until it is seen to serve."""
         filled = [word.format(base=self._base, port=self.port) for word in words]
-        self.first = self._ward.begin_in(self._base / "current", filled)
+        self.first = self._ward.begin_in(folder or self._base / "current", filled)
         await self._ward.until(lambda: self._is_ready(workers), 30)
 
     def services(self) -> list[Service]:
@@ -265,3 +265,15 @@ async def test_what_a_handover_left_behind_that_was_cut_off_is_ended(host: Host)
         await host.switch()
         assert await served_after(visitors) == {"v2"}
     await host.serves_only("v2")
+
+
+async def test_a_service_of_another_folder_is_left_alone(host: Host, base: Path) -> None:
+    host.build()
+    other = base.parent / "other"
+    other.mkdir()
+    (other / "served.py").write_text(SERVED.format(version="v0"))
+    await host.start(*HELD, workers=0, folder=other)
+    with pytest.raises(ReleaseFailed, match=f"runs in {other}, outside of {base}"):
+        await host.switch()
+    (service,) = host.services()
+    assert (service.folder, service.release) == (str(other), None)
