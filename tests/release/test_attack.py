@@ -168,7 +168,7 @@ def test_whose_a_program_is_that_acts_as_root_for_another_user(home: Path) -> No
         assert found is not None and found.uid == 0
         assert ProcFs().only_user(process.pid) == -1
         ticks = found.start_ticks
-        service = Service("web", "gunicorn", process.pid, ticks, None, "", Slots(), argv=("/home/evil/gunicorn",))
+        service = Service("web", "gunicorn", process.pid, ticks, None, "", Slots(), argv=("/srv/evil/gunicorn",))
         view = performer_of([service]).view("web", None)
         assert view is not None and view.uid == -1
     finally:
@@ -178,7 +178,7 @@ def test_whose_a_program_is_that_acts_as_root_for_another_user(home: Path) -> No
 
 
 def test_a_command_line_of_nobody_known_is_not_run() -> None:
-    view = ServiceView("web", "gunicorn", Target(7, 7), (), uid=-1, argv=("/home/evil/gunicorn", "app"))
+    view = ServiceView("web", "gunicorn", Target(7, 7), (), uid=-1, argv=("/srv/evil/gunicorn", "app"))
     with pytest.raises(CannotAct, match="not known whose web is"):
         ACTIONS["gunicorn.reload"].steps(Context(view), {})
 
