@@ -204,6 +204,8 @@ class Performer:
         self, step: TellMaster, service: ServiceView | None, _held: Mapping[Target, executor.Held]
     ) -> str | None:
         self._check_place(step.target, service)
+        if service is not None and (count := len(self._service(service).workers)) < step.least:
+            raise ActFailed(f"{service.name} has {count} workers; nothing was sent")
         name, ends_s = os.path.basename(step.fifo), time.monotonic() + FIFO_S
         while (pipe := self._procfs.pipe_of(step.target.pid, name)) is None:
             if time.monotonic() > ends_s:

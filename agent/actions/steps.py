@@ -25,12 +25,13 @@ class SendSignal:
 
 @dataclass(frozen=True, slots=True)
 class TellMaster:
-    """An order of one letter into the pipe that a uWSGI master reads (`master-fifo`)."""
+    """An order of one letter into the pipe that a uWSGI master reads (`master-fifo`), while it has `least` workers."""
 
     target: Target
     fifo: str
     order: str
     why: str
+    least: int = 0
 
     @property
     def words(self) -> str:

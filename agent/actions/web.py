@@ -54,15 +54,14 @@ def _rotate(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
 def _scale(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
     service = context.view
     steps: list[Step] = []
-    for count, is_more in _counts(service, params, MOST_WORKERS):
+    for count, is_more in _counts(service.size, params, MOST_WORKERS):
         sent = ("TTIN", "one worker more") if is_more else ("TTOU", "one worker less; retires the oldest")
         steps += (SendSignal(service.master, *sent), WaitCount(count, params["ready_s"]))
     return tuple(steps)
 
 
-def _counts(service: ServiceView, params: Mapping[str, Any], most: int) -> Iterator[tuple[int, bool]]:
+def _counts(now: int, params: Mapping[str, Any], most: int) -> Iterator[tuple[int, bool]]:
     """How many workers there are to be after each step, and whether that is one more."""
-    now = service.size
     if ("by" in params) == ("to" in params):
         raise CannotAct("scale needs either by or to")
     wanted = params["to"] if "to" in params else now + params["by"]
@@ -73,7 +72,10 @@ def _counts(service: ServiceView, params: Mapping[str, Any], most: int) -> Itera
 
 
 def _scale_uwsgi(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...]:
-    """By orders into the master's pipe, which have an effect only where `cheaper` lets the number of workers change."""
+    """By orders into the master's pipe, which have an effect only where `cheaper` lets the number of workers change.
+
+    Only workers that are there count: one that such an order has ended is not owed, and the last one must not go.
+    """
     service, said = context.view, context.view.settings
     if said.fifo is None or said.workers is None:
         text = f"{service.name} has no master-fifo, by which alone uWSGI changes the number of its workers"
@@ -85,8 +87,8 @@ def _scale_uwsgi(context: Context, params: Mapping[str, Any]) -> tuple[Step, ...
         text = f"uWSGI itself decides how many workers {service.name} has (cheaper-algo {said.cheaper:.40}) and would undo it"
         raise CannotAct(f"{text}; cheaper-algo = manual leaves it to others")
     steps: list[Step] = []
-    for count, is_more in _counts(service, params, said.workers):
-        order = ("+", "one worker more") if is_more else ("-", "one worker less")
+    for count, is_more in _counts(len(service.workers), params, said.workers):
+        order = ("+", "one worker more", 0) if is_more else ("-", "one worker less", 2)
         steps += (TellMaster(service.master, said.fifo, *order), WaitCount(count, params["ready_s"]))
     return tuple(steps)
 

@@ -29,6 +29,7 @@ def test_without_a_file_the_defaults_count(tmp_path: Path) -> None:
         "cgroup.set_limit",
         "unit.restart",
         "supervisor.restart",
+        "circus.restart",
     }
 
 

@@ -33,18 +33,24 @@ class NoFiles:
         return ""
 
 
-def steps(said: ServiceSettings, **params: int) -> tuple[Any, ...]:
+def steps(said: ServiceSettings, *, owed: int = 0, **params: int) -> tuple[Any, ...]:
     workers = tuple(WorkerView(Target(101 + slot, 1), slot, True) for slot in range(2))
-    view = ServiceView("shop", "uwsgi", MASTER, workers, 1000, settings=said)
+    view = ServiceView("shop", "uwsgi", MASTER, workers, 1000, settings=said, owed=owed)
     return ACTIONS["uwsgi.scale"].steps(Context(view), params)
 
 
 def test_orders_are_waited_for_one_by_one() -> None:
     more = TellMaster(MASTER, "/run/shop.fifo", "+", "one worker more")
     assert steps(SAID, by=2) == (more, WaitCount(3, 60.0), more, WaitCount(4, 60.0))
-    less = TellMaster(MASTER, "/run/shop.fifo", "-", "one worker less")
+    less = TellMaster(MASTER, "/run/shop.fifo", "-", "one worker less", 2)
     assert steps(SAID, to=1) == (less, WaitCount(1, 60.0))
     assert steps(SAID, to=2) == ()
+
+
+def test_workers_that_have_gone_do_not_count_so_the_last_one_stays() -> None:
+    assert steps(SAID, owed=2, to=2) == ()
+    with pytest.raises(CannotAct, match="not 0"):
+        steps(SAID, owed=2, by=-2)
 
 
 @pytest.mark.parametrize(

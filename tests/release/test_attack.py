@@ -27,7 +27,7 @@ from agent.procfs import ProcFs
 from agent.procfs.text import text_of
 from agent.release import running
 from agent.release.hired import Runner
-from agent.release.job import Job
+from agent.release.job import Job, JobRefused
 from agent.release.log import Log
 from agent.release.prepare import Preparation, ReleaseFailed
 from agent.release.switch import Switch
@@ -129,7 +129,7 @@ def test_a_folder_that_is_exchanged_while_it_is_made_is_given_to_nobody(
 
     monkeypatch.setattr(os, "mkdir", make_and_lose)
     job = Job(str(base), "nobody", NOBODY.pw_uid, NOBODY.pw_gid, (), makes_folder=True)
-    with pytest.raises((running.JobRefused, OSError)):
+    with pytest.raises((JobRefused, OSError)):
         running._make(job)
     assert victim.stat().st_uid == 0
 
