@@ -183,18 +183,8 @@ class Switch:
             view = self._view(web.service)
             try:
                 done.ways[web.service] = "" if view is None else self._way(web, view)
-                if view is not None and done.ways[web.service] in ("handover", "reload"):
-                    self._check_home(view)
             except NoWay as error:
                 raise ReleaseFailed("switch", str(error)) from None
-
-    def _check_home(self, view: ServiceView) -> None:
-        """A master that is not of this app's folder never comes to a release in it, and may be another app's. Raises NoWay."""
-        process, base = self._performer.process(view.master), os.path.realpath(self._layout.folder)
-        if process is not None and process.folder and not os.path.realpath(process.folder).startswith(f"{base}/"):
-            raise NoWay(
-                f"{view.name} runs in {process.folder}, outside of {base}: it has to be started by the link current"
-            )
 
     async def _link(self, release: str) -> None:
         layout = self._layout

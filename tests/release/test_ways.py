@@ -32,7 +32,9 @@ from tests.workers.ward import Ward
 ROOT = Path(__file__).parents[2]
 KEEPER = ("/usr/bin/python3", "-I", str(ROOT / "agent" / "release" / "keep.py"))
 PYTHON = "{base}/current/venv/bin/python"
-GUNICORN = (PYTHON, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "2", "--graceful-timeout", "5", "served:wsgi")
+SERVES = ("-b", "127.0.0.1:{port}", "-w", "2", "--graceful-timeout", "5", "served:wsgi")
+GUNICORN = (PYTHON, "-m", "gunicorn", *SERVES)
+SCRIPT = (PYTHON, "{base}/current/venv/bin/gunicorn", *SERVES)
 UVICORN = (PYTHON, "-m", "uvicorn", "--no-access-log", "--log-level", "warning", "served:asgi")
 HOLDS = (*KEEPER, "--listen", "127.0.0.1:{port}", "--")
 HELD = (*HOLDS, *UVICORN, "--fd", "3")
@@ -186,7 +188,7 @@ async def served_after(visitors: Visitors) -> set[str]:
 @pytest.mark.parametrize(
     ("venv", "command", "workers", "strategy", "way"),
     [
-        ("gunicorn-newest", GUNICORN, 2, "auto", "handover"),
+        ("gunicorn-newest", SCRIPT, 2, "auto", "handover"),
         ("gunicorn-newest", (*KEEPER, "--", *GUNICORN), 2, "auto", "handover"),
         ("gunicorn-newest", GUNICORN, 2, "reload", "reload"),
         ("uvicorn-newest", HELD, 0, "auto", "handover"),
@@ -273,7 +275,7 @@ async def test_a_service_of_another_folder_is_left_alone(host: Host, base: Path)
     other.mkdir()
     (other / "served.py").write_text(SERVED.format(version="v0"))
     await host.start(*HELD, workers=0, folder=other)
-    with pytest.raises(ReleaseFailed, match=f"runs in {other}, outside of {base}"):
+    with pytest.raises(ReleaseFailed, match=f"is no service of market: it runs as root in {other}"):
         await host.switch()
     (service,) = host.services()
     assert (service.folder, service.release) == (str(other), None)
