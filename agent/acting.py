@@ -101,6 +101,11 @@ class Performer:
         found = [s for s in self._rollup.services.values() if s.name == name and s.stopped_event is None]
         return [self._view(one) for one in sorted(found, key=lambda s: s.start_ticks)]
 
+    def begun_by(self, prefix: str) -> list[ServiceView]:
+        """All living services whose names begin so, the oldest first."""
+        found = [s for s in self._rollup.services.values() if s.name.startswith(prefix) and s.stopped_event is None]
+        return [self._view(one) for one in sorted(found, key=lambda s: s.start_ticks)]
+
     def strangers(self, master: Target) -> list[int]:
         """Python processes that a master has begun and that are neither workers nor services, as far as is seen yet."""
         known = self._rollup.services.keys()

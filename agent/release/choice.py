@@ -11,6 +11,7 @@ can, too. What can do none of it is started again by its manager, if the app all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,7 @@ Way = Literal["handover", "reload", "restart"]
 BY_KEEPER = ("uvicorn", "uwsgi")
 """Kinds whose server takes its socket as a descriptor."""
 
+MOST_BRIDGE_CHARS = 60
 _DROPPED = {
     "-B": 0,
     "--beat": 0,
@@ -142,6 +144,12 @@ def venv_of(argv: Sequence[str]) -> str | None:
     if not program.startswith("/") or not name.startswith("python") or not folder.endswith("/bin"):
         return None
     return folder.removesuffix("/bin")
+
+
+def bridge_name(service: str, release: str = "") -> str:
+    """What a node is called that a deploy begins for a service, before `@`; without a release the part that all have."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", service)[:MOST_BRIDGE_CHARS]
+    return f"reflex-{plain}-{release.rpartition('-')[2]}"
 
 
 def bridge_argv(argv: Sequence[str], name: str) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ from agent.release.log import Log
 from agent.release.own import merged
 from agent.release.prepare import Preparation, Prepared, is_there
 from agent.release.records import MOST_ORDERS, RECORDS_FILE, OrderRecord, Records
-from agent.release.switch import Switch, Switched
+from agent.release.switch import Switch
+from agent.release.switched import Switched
 from agent.release.tidy import foreign_of, releases_of, serving, tidy
 from agent.release.watch import Observer
 from agent.release.words import build_environment

@@ -20,7 +20,8 @@ from agent.procfs import ProcFs
 from agent.release.hired import Runner
 from agent.release.own import merged
 from agent.release.prepare import ReleaseFailed
-from agent.release.switch import Switch, Switched
+from agent.release.switch import Switch
+from agent.release.switched import Switched
 from agent.service import Service, Worker
 from agent.wire import Order
 from agent.wire.app import App, Strategy, Web

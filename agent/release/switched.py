@@ -1,0 +1,17 @@
+"""What a switch has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Switched:
+    """What was done: `before` is the release that served, `ways` how each service changed, `notes` what to know of it."""
+
+    before: str | None
+    release: str
+    ways: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    web_s: float = 0.0
+    """After how long every service that answers requests ran the release."""
