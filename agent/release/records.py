@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import orjson
 RECORDS_FILE = "releases.json"
 MOST_ORDERS = 200
 MOST_BAD = 100
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -40,7 +44,7 @@ class OrderRecord:
     """An order that was begun; `outcome` is the event that told its end, as JSON, None until then.
 
     What an order that was cut off has to know to go on: `before`, the release that served when it began, and `goes_back`,
-    why what it switched to is taken back. `folder` and `services` are the app's.
+    why what it switched to is taken back; and `has_migrated`. `folder` and `services` are the app's.
     """
 
     phase: str
@@ -49,6 +53,7 @@ class OrderRecord:
     outcome: dict[str, Any] | None = None
     before: str = ""
     goes_back: str = ""
+    has_migrated: bool = False
     folder: str = ""
     services: list[str] = field(default_factory=list)
 
@@ -57,7 +62,7 @@ class Records:
     """The file `releases.json` of a state directory. Raises OSError when it cannot be written."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what is there; a file that cannot be understood counts as none."""
+        """Reads what is there; a file that cannot be understood counts as none, is put aside and told of in the log."""
         self._path = path
         self.apps: dict[str, AppRecord] = {}
         self.orders: dict[str, OrderRecord] = {}
@@ -65,8 +70,15 @@ class Records:
             known = orjson.loads(path.read_bytes())
             self.apps = {name: AppRecord(**one) for name, one in known["apps"].items()}
             self.orders = {id_: OrderRecord(**one) for id_, one in known["orders"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except OSError as error:
+            if path.exists():
+                log.error("%s cannot be read, so what releases did here is not known: %s", path, error.strerror)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            aside = path.with_suffix(".broken")
+            log.error("%s is not understood (%r) and kept as %s; bad releases are forgotten", path, error, aside.name)
             self.apps, self.orders = {}, {}
+            with suppress(OSError):
+                path.replace(aside)
 
     def app(self, name: str) -> AppRecord:
         """What is known of an app; empty at first."""

@@ -6,15 +6,12 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.acting import ActFailed, Performer
 from agent.clock import Clock
-from agent.ids import new_event_id
-from agent.naming import release_folder
 from agent.policy import STOP_FILE, AppRules, PolicyError, load_policy
 from agent.procfs import ProcFs
 from agent.release.afterwards import HOUR_US, WITHIN_US, Deaths, has_regressed
@@ -25,38 +22,37 @@ from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
 from agent.release.own import merged
-from agent.release.prepare import Preparation, Prepared, is_there
-from agent.release.records import MOST_ORDERS, RECORDS_FILE, OrderRecord, Records
+from agent.release.prepare import Preparation, is_there
+from agent.release.records import RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch
-from agent.release.switched import Switched
-from agent.release.tidy import foreign_of, releases_of, serving, tidy
+from agent.release.telling import (
+    COMMIT_CHARS,
+    TOLD_EVERY_US,
+    Teller,
+    evidence_of,
+    facts_of,
+    later,
+    services_of,
+    ways_of,
+)
+from agent.release.tidy import foreign_of, releases_of, tidy
 from agent.release.watch import Observer
 from agent.release.words import build_environment
 from agent.reporter import Reporter
 from agent.service import Service
 from agent.wire import (
-    MAX_TEXT_CHARS,
     Event,
-    Evidence,
     Order,
     Row,
     Scalar,
-    Severity,
     WireError,
-    event_from_json,
-    event_to_json,
     is_signed_order,
     order_from_json,
 )
-from agent.wire.app import App, longest_switch_s
+from agent.wire.app import App, When, longest_switch_s
 
 AHEAD_US = 60_000_000
-TOLD_EVERY_US = 10_000_000
-"""How often an order that cannot be believed is told of, and the same outcome told again."""
-
-MOST_COMPARED = 6
-MOST_TOLD_COMMITS = 10
-COMMIT_CHARS = 12
+MOST_WHY_CHARS = 300
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +91,11 @@ class Releaser:
         self._performer = performer
         self._procfs = procfs
         self._services = services
-        self._reporter = reporter
         self._clock = clock
         self._send = send
         self._records = Records(state_dir / RECORDS_FILE)
+        self._teller = Teller(host, procfs, services, reporter, clock, self._records)
         self._unbelieved_us = 0
-        self._told_again: OrderedDict[str, int] = OrderedDict()
         self._deaths = Deaths()
         self._under: dict[str, _Under] = {}
         self._next: dict[str, Order] = {}
@@ -111,24 +106,14 @@ class Releaser:
     def open(self) -> None:
         """Tells of orders that an earlier end of the agent cut off; the server orders them again."""
         for id_, record in self._records.cut():
-            serves = self._serves(record.folder, record.services)
-            runs = f"its services run {serves}" if self._running(record.services) else "no service of it is seen"
+            serves = self._teller.serves(record.folder, record.services)
+            runs = f"its services run {serves}" if self._teller.running(record.services) else "no service of it is seen"
             text = (
                 f"The agent on {self._host} ended in the middle of the {record.phase} of {record.app}; {runs}. "
                 "It goes on when the server orders it again."
             )
             attrs = {"order": id_, "phase": record.phase, "app": record.app, "release": record.release}
-            self._report("release.interrupted", "warning", text, None, {**attrs, "serves": serves})
-
-    def _serves(self, folder: str, services: Collection[str]) -> str:
-        """The release that these services run, with commas where they run several; what the link names where none runs."""
-        return ", ".join(self._running(services)) or serving(Layout(folder)) or ""
-
-    def _running(self, services: Collection[str]) -> list[str]:
-        """Releases that masters of these services have as their working folder now."""
-        living = [s for s in self._services.values() if s.name in services and s.stopped_event is None]
-        processes = [one for one in (self._procfs.process(s.master_pid) for s in living) if one is not None]
-        return sorted({release for one in processes if (release := release_folder(one.folder)) is not None})
+            self._teller.report("release.interrupted", "warning", text, None, {**attrs, "serves": serves})
 
     async def stop(self) -> None:
         """Cuts off what is under way; the next start tells of it."""
@@ -161,31 +146,7 @@ class Releaser:
             lately = self._deaths.lately(service, death.ts_us, WITHIN_US)
             if has_regressed(lately, app.usual[service], switched_us=app.switched_us, now_us=death.ts_us):
                 app.regressed = app.serving
-                self._tell_regressed(name, service, lately, death)
-
-    def _tell_regressed(self, name: str, service: str, lately: int, death: Event) -> None:
-        app = self._records.apps[name]
-        text = (
-            f"Release {app.serving} of {name} on {self._host} has turned bad: {lately} workers of {service} died of faults within "
-            f"10 minutes, and {app.usual[service]} in the hour before it was switched to. The last one: {death.text}"
-        )
-        now_us = self._clock.now_us()
-        commit = app.commits.get(app.serving, "")
-        event = Event(
-            id=new_event_id(now_us),
-            ts_us=now_us,
-            kind="release.regressed",
-            severity="critical",
-            text=text[:MAX_TEXT_CHARS],
-            service=service,
-            release=app.serving,
-            cause=death.id,
-            evidence=(
-                Evidence("deaths", f"{lately} in 10 minutes, {app.usual[service]} in the hour before the switch"),
-            ),
-            attrs={"app": name, "release": app.serving, "before": app.before, "commit": commit},
-        )
-        self._reporter.events((event,))
+                self._teller.regressed(name, service, lately, death)
 
     def rows(self, rows: Sequence[Row]) -> None:
         """Something was measured on this host."""
@@ -205,11 +166,11 @@ class Releaser:
                 return
             self._unbelieved_us = now_us
             text = f"An order to {self._host} was refused as {refused.reason}: {refused}."
-            self._report("release.refused", "warning", text, None, {"reason": refused.reason})
+            self._teller.report("release.refused", "warning", text, None, {"reason": refused.reason})
             return
         known = self._records.orders.get(order.id)
         if known is not None and known.outcome is not None:
-            self._tell_again(order.id, known)
+            self._teller.again(order.id, known)
         elif order.phase == "cancel":
             self._cancel(order)
         elif all(one.order.id != order.id for one in self._under.values()):
@@ -224,23 +185,12 @@ class Releaser:
             raise OrderRefused("forged", f"the signature of order {order.id} is wrong")
         return order
 
-    def _tell_again(self, id_: str, known: OrderRecord) -> None:
-        """The same event: whoever has it already knows that by its id."""
-        assert known.outcome is not None
-        now_us = self._clock.now_us()
-        if now_us - self._told_again.get(id_, 0) < TOLD_EVERY_US:
-            return
-        self._told_again[id_] = now_us
-        if len(self._told_again) > MOST_ORDERS:
-            self._told_again.popitem(last=False)
-        self._reporter.events((event_from_json(known.outcome),))
-
     def _cancel(self, order: Order) -> None:
         """What is prepared is dropped; what is switched goes back, in order."""
         waits = self._next.get(order.app.name)
         if waits is not None and waits.id == order.release:
             del self._next[order.app.name]
-            self._end(waits, "release.failed", "warning", "was cancelled", None, reason="cancelled")
+            self._teller.end(waits, "release.failed", "warning", "was cancelled", None, reason="cancelled")
         for one in self._under.values():
             if one.order.id == order.release:
                 one.is_cancelled = True
@@ -252,14 +202,14 @@ class Releaser:
         try:
             self._check_time(order)
         except OrderRefused as refused:
-            self._end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
+            self._teller.end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
             return
         if order.app.name not in self._under:
             self._begin(order)
             return
         if (waits := self._next.get(order.app.name)) is not None and waits.id != order.id:
             text = "refused: another order for it is under way, and a later one waits"
-            self._end(waits, "release.refused", "warning", text, None, reason="busy")
+            self._teller.end(waits, "release.refused", "warning", text, None, reason="busy")
         self._next[order.app.name] = order
 
     def _begin(self, order: Order) -> None:
@@ -269,11 +219,13 @@ class Releaser:
             self._note(order)
             self._records.save()
         except OrderRefused as refused:
-            self._end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
+            self._unobserve(order.app.name)
+            self._teller.end(order, "release.refused", "warning", f"refused: {refused}", None, reason=refused.reason)
             return
         except OSError as error:
+            self._unobserve(order.app.name)
             text = f"failed: what this host remembers of releases cannot be written: {error.strerror}"
-            self._end(order, "release.failed", "warning", text, None)
+            self._teller.end(order, "release.failed", "warning", text, None)
             return
         task = asyncio.ensure_future(self._answer(order, is_cut=is_cut))
         self._under[order.app.name] = _Under(order, task)
@@ -284,7 +236,7 @@ class Releaser:
         for id_ in [id_ for id_, one in self._records.cut() if one.app == name and id_ != order.id]:
             del orders[id_]
         record = orders.setdefault(order.id, OrderRecord(order.phase, name, order.release))
-        record.folder, record.services = order.app.folder, _services(order.app)
+        record.folder, record.services = order.app.folder, services_of(order.app)
 
     def _check_time(self, order: Order) -> None:
         now_us = self._clock.now_us()
@@ -324,31 +276,37 @@ class Releaser:
                 {"log": {"order": order.id, "deploy": order.deploy, "line": line, "ts_us": at_us}}
             ),
         )
+        is_prepared = False
         try:
             if order.phase == "prepare":
                 await self._prepare(order, told)
+                is_prepared = True
             elif order.phase == "switch":
                 await self._switch(order, told, is_cut=is_cut)
             else:
                 await self._roll_back(order, told, is_cut=is_cut)
         except ReleaseFailed as failed:
             of = {"commit": failed.commit} if failed.commit else None
-            self._end(
+            self._teller.end(
                 order, "release.failed", "warning", f"failed at {failed.step}: {failed}", told, of=of, step=failed.step
             )
         except OrderRefused as refused:
-            self._end(order, "release.refused", "warning", f"refused: {refused}", told, reason=refused.reason)
+            self._teller.end(order, "release.refused", "warning", f"refused: {refused}", told, reason=refused.reason)
         except (ActFailed, RunnerTrouble, OSError) as error:
-            self._end(order, "release.failed", "warning", f"failed: {error}", told)
+            self._teller.end(order, "release.failed", "warning", f"failed: {error}", told)
         except asyncio.CancelledError:
             if order.phase == "prepare":
-                self._end(order, "release.failed", "warning", "was cancelled", told, reason="cancelled")
+                self._teller.end(order, "release.failed", "warning", "was cancelled", told, reason="cancelled")
             raise
         except Exception as defect:
             log.exception("a defect in the %s of %s", order.phase, name)
-            self._end(order, "release.failed", "warning", f"failed: the agent met a defect: {defect!r:.200}", told)
+            self._teller.end(
+                order, "release.failed", "warning", f"failed: the agent met a defect: {defect!r:.200}", told
+            )
         finally:
             self._under.pop(name, None)
+            if not is_prepared:
+                self._unobserve(name)
             if not self._is_stopping and (follows := self._next.pop(name, None)) is not None:
                 self._begin(follows)
 
@@ -378,8 +336,15 @@ class Releaser:
         )
         text = "; ".join([text, *prepared.notes])
         within_s = longest_switch_s(self._as_of(app, prepared.release))
-        self._end(
-            order, "release.prepared", "info", text, told, of=_of(prepared), took_s=round(took_s, 2), switch_s=within_s
+        self._teller.end(
+            order,
+            "release.prepared",
+            "info",
+            text,
+            told,
+            of=facts_of(prepared),
+            took_s=round(took_s, 2),
+            switch_s=within_s,
         )
 
     async def _switch(self, order: Order, told: Log, *, is_cut: bool) -> None:
@@ -395,8 +360,7 @@ class Releaser:
             return
         order = replace(order, app=self._as_of(app, order.release))
         app = order.app
-        if order.migrates and app.migrate is not None and app.migrate.when == "before" and not is_cut:
-            await self._migrate(order, told)
+        await self._migrate("before", order, told)
         now_us = self._clock.now_us()
         usual = {one.service: self._deaths.lately(one.service, now_us, HOUR_US) for one in app.web}
         record.usual = usual | {one.service: self._deaths.lately(one.service, now_us, HOUR_US) for one in app.jobs}
@@ -408,9 +372,8 @@ class Releaser:
             record.before = done.before
         record.serving = order.release
         self._records.save()
-        switched = self._tell_switched(order, done, time.monotonic() - began)
-        if order.migrates and app.migrate is not None and app.migrate.when == "after":
-            await self._migrate(order, told)
+        switched = self._teller.switched(order, done, time.monotonic() - began)
+        await self._migrate("after", order, told)
         observer.see_as(app)
         observer.turn()
         if all(way == "none" for way in done.ways.values()):
@@ -452,25 +415,25 @@ class Releaser:
         told.say(f"worse than the release before: {why}")
         commit = record.commits.get(order.release, order.release)
         if not self._under[order.app.name].is_cancelled:
-            record.bad[commit] = told.clean(why)[:300]
+            record.bad[commit] = told.clean(why)[:MOST_WHY_CHARS]
         self._records.orders[order.id].goes_back = told.clean(why)
         self._records.save()
         if not record.before:
             text = f"is worse than it may be ({why}), and there is no release to go back to: {order.release} goes on serving"
-            self._end(order, "release.failed", "critical", text, told, step="watch", cause=cause)
+            self._teller.end(order, "release.failed", "critical", text, told, step="watch", cause=cause)
             return
         began = time.monotonic()
         done = await switch.to(record.before, before=order.release, is_back=True)
         took_s = time.monotonic() - began
         record.serving, record.before = record.before, ""
         back = (
-            f"{record.serving} answers all requests again {done.web_s:.1f} s after that was seen{_rest(done, took_s)}"
+            f"{record.serving} answers all requests again {done.web_s:.1f} s after that was seen{later(done, took_s)}"
         )
         text = f"was worse and is taken back: {why}. {back}"
         text += f"; commit {commit[:COMMIT_CHARS]} is remembered as bad" if commit in record.bad else ""
-        self._end(
-            order, "release.rolled_back", "warning", text, told, *_evidence(verdict), cause=cause,
-            took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=_ways(done),
+        self._teller.end(
+            order, "release.rolled_back", "warning", text, told, *evidence_of(verdict), cause=cause,
+            took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=ways_of(done),
         )  # fmt: skip
 
     async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str) -> None:
@@ -487,9 +450,8 @@ class Releaser:
             text = "is current, and nothing that runs it was seen, so nothing was watched"
         commit = record.commits.get(order.release, "")
         record.bad.pop(commit, None)
-        self._unobserve(app.name)
-        self._end(
-            order, "release.kept", "info", text, told, *_evidence(verdict), cause=cause, verdict=verdict.state,
+        self._teller.end(
+            order, "release.kept", "info", text, told, *evidence_of(verdict), cause=cause, verdict=verdict.state,
             commit=commit,
         )  # fmt: skip
 
@@ -506,8 +468,8 @@ class Releaser:
         record.before, record.serving = known.before, target
         text = f"serves {target} again instead of {known.before}, after {took_s:.1f} s, as it was asked to"
         commit: dict[str, Scalar] = {"commit": record.commits[target]} if target in record.commits else {}
-        self._end(
-            order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=_ways(done)
+        self._teller.end(
+            order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=ways_of(done)
         )
 
     def _as_of(self, app: App, release: str) -> App:
@@ -520,9 +482,11 @@ class Releaser:
             )
             return app
 
-    async def _migrate(self, order: Order, told: Log) -> None:
-        migrate, app = order.app.migrate, order.app
-        assert migrate is not None
+    async def _migrate(self, when: When, order: Order, told: Log) -> None:
+        """Migrates if it is time to. What was cut off in the middle is run again: only its own end is known."""
+        migrate, app, known = order.app.migrate, order.app, self._records.orders[order.id]
+        if not order.migrates or migrate is None or migrate.when != when or known.has_migrated:
+            return
         folder = Layout(app.folder).release(order.release)
         environment = build_environment(app, Layout(app.folder), order.release, order.secrets)
         own = f"{folder}/venv/bin/{migrate.command[0]}"
@@ -532,7 +496,9 @@ class Releaser:
         done = await runner.run(argv, folder, environment, seconds=migrate.within_s, on_line=told.say)
         if done.code != 0:
             last = next((line for line in reversed(done.last) if line.strip()), "it said nothing")
-            raise ReleaseFailed("migrate", f"{' '.join(migrate.command)} did not succeed: {last[:300]}")
+            raise ReleaseFailed("migrate", f"{' '.join(migrate.command)} did not succeed: {last[:MOST_WHY_CHARS]}")
+        known.has_migrated = True
+        self._records.save()
 
     # What is seen.
 
@@ -548,7 +514,7 @@ class Releaser:
         if (look := self._looks.pop(name, None)) is not None:
             look.cancel()
 
-    # What is told.
+    # What it is done with.
 
     def _venvs(self, app: App) -> tuple[str, ...]:
         """The virtual environments that the app's services run from."""
@@ -567,113 +533,3 @@ class Releaser:
 
     def _stepper(self, told: Log) -> Callable[[str, float], None]:
         return lambda step, seconds: told.say(f"── {step}: done in {seconds:.2f} s")
-
-    def _tell_switched(self, order: Order, done: Switched, took_s: float) -> str:
-        ways = ", ".join(f"{service} by {way}" for service, way in done.ways.items())
-        before = f" instead of {done.before}" if done.before else ""
-        text = f"{order.app.name} on {self._host} serves release {order.release}{before}, after {took_s:.1f} s ({ways})"
-        text = ". ".join(["; ".join([text, *done.notes]), f"It is watched for {order.app.watch.for_s:g} s."])
-        attrs: dict[str, Scalar] = {"before": done.before or "", "took_s": round(took_s, 2), "ways": _ways(done)}
-        attrs["serves"] = self._serves(order.app.folder, _services(order.app))
-        return self._report("release.switched", "info", text, order, attrs)
-
-    def _end(
-        self, order: Order, kind: str, severity: Severity, said: str, told: Log | None, *evidence: Evidence,
-        cause: str | None = None, of: Mapping[str, Scalar] | None = None, **attrs: Scalar,
-    ) -> None:  # fmt: skip
-        """Tells the outcome, and keeps it for whoever orders the same again."""
-        attrs |= of or {}
-        attrs["serves"] = self._serves(order.app.folder, _services(order.app))
-        if told is not None:
-            artifact = told.artifact(new_event_id(self._clock.now_us()))
-            self._reporter.artifact(artifact)
-            attrs["artifact"] = artifact.id
-        if kind not in ("release.prepared", "release.switched"):
-            self._unobserve(order.app.name)
-        clean = said if told is None else told.clean(said)
-        text = f"The {order.phase} of {order.app.name} on {self._host} {clean}."
-        if kind in ("release.kept", "release.prepared"):
-            text = f"{order.app.name} on {self._host} {clean}." if kind == "release.prepared" else text
-            text = (
-                f"Release {order.release} of {order.app.name} on {self._host} {clean}."
-                if kind == "release.kept"
-                else text
-            )
-        elif kind == "release.rolled_back" and order.phase == "switch":
-            text = f"Release {order.release} of {order.app.name} on {self._host} {clean}."
-        record = self._records.orders.setdefault(order.id, OrderRecord(order.phase, order.app.name, order.release))
-        evidence = evidence or (Evidence("release log", _proof(attrs)),)
-        event = self._event(kind, severity, text, order, attrs, evidence, cause)
-        record.outcome = event_to_json(event)
-        try:
-            self._records.save()
-        except OSError as error:
-            log.error("what this host remembers of releases cannot be written: %s", error.strerror)
-        self._reporter.events((event,))
-
-    def _report(
-        self, kind: str, severity: Severity, text: str, order: Order | None, attrs: Mapping[str, Scalar]
-    ) -> str:
-        evidence = () if order is None else (Evidence("procfs", _proof(attrs)),)
-        event = self._event(kind, severity, text, order, attrs, evidence, None)
-        self._reporter.events((event,))
-        return event.id
-
-    def _event(
-        self, kind: str, severity: Severity, text: str, order: Order | None, attrs: Mapping[str, Scalar],
-        evidence: tuple[Evidence, ...], cause: str | None,
-    ) -> Event:  # fmt: skip
-        now_us, named = self._clock.now_us(), dict[str, Scalar]()
-        if order is not None:
-            named = {"order": order.id, "deploy": order.deploy, "phase": order.phase, "app": order.app.name}
-            named |= {"release": order.release} if order.release else {}
-        return Event(
-            id=new_event_id(now_us),
-            ts_us=now_us,
-            kind=kind,
-            severity=severity,
-            text=text[:MAX_TEXT_CHARS],
-            release=str(attrs.get("release", order.release if order is not None else "")) or None,
-            cause=cause or (None if order is None else order.cause),
-            evidence=evidence,
-            attrs={**named, **attrs},
-        )
-
-
-def _services(app: App) -> list[str]:
-    """What says which release of an app serves: what answers requests, else its Celery nodes."""
-    return [one.service for one in app.web] or [one.service for one in app.jobs]
-
-
-def _of(prepared: Prepared) -> dict[str, Scalar]:
-    """What a release is, as attributes."""
-    commits = "\n".join(
-        f"{one.id[:COMMIT_CHARS]} {one.author}: {one.subject}" for one in prepared.commits[:MOST_TOLD_COMMITS]
-    )
-    return {
-        "release": prepared.release,
-        "commit": prepared.commit.id,
-        "author": prepared.commit.author,
-        "subject": prepared.commit.subject,
-        "commits": commits,
-        "commits_count": len(prepared.commits),
-    }
-
-
-def _proof(attrs: Mapping[str, Scalar]) -> str:
-    """What stands behind an event, in a few words: the commit, how each service changed, or the step that ended it."""
-    known = (f"{name} {attrs[name]}" for name in ("commit", "ways", "step", "reason") if attrs.get(name))
-    return ", ".join(known) or "what the programs of this phase said"
-
-
-def _rest(done: Switched, took_s: float) -> str:
-    """When Celery had followed, where it took longer."""
-    return f", Celery runs it after {took_s:.1f} s" if took_s > done.web_s + 1 else ""
-
-
-def _ways(done: Switched) -> str:
-    return ", ".join(f"{service}: {way}" for service, way in done.ways.items())
-
-
-def _evidence(verdict: Verdict) -> tuple[Evidence, ...]:
-    return tuple(Evidence("release gate", said) for said in (*verdict.reasons, *verdict.compared)[:MOST_COMPARED])
