@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from agent.rollup import Rollup
 from agent.spool import Spool
 from agent.watcher import Watcher
 from agent.wire import Event, Order, order_to_json, sign_order
-from agent.wire.app import App, Web
+from agent.wire.app import App, Migrate, Web
 from agent.wire.order import Phase
 from demo.stage import StageError, demo_python
 
@@ -44,11 +46,13 @@ class Place:
         self.app = App("shop", f"{folder}/shop.git", "main", "nobody", f"{folder}/srv/shop", web=(Web(SERVICE),))
         self.told: list[Event] = []
         self.jobs: list[asyncio.StreamWriter] = []
+        self.asked: list[list[str]] = []
         self._clock = Clock()
         self._procfs = ProcFs()
         self.rollup = Rollup(new_event_id)
         self._runner: asyncio.Server | None = None
-        reporter = Reporter(Spool.open(folder / "spool", 2**20), self._clock)
+        self._spool = Spool.open(folder / "spool", 2**20)
+        reporter = Reporter(self._spool, self._clock)
         reporter.notice = self.told.append
         performer = Performer(self._procfs, self.rollup, CeleryHands(None), lambda worker: asyncio.sleep(0, ""))  # type: ignore[arg-type]
         policy, runner = folder / "policy.toml", folder / "runner.sock"
@@ -61,7 +65,8 @@ class Place:
     async def open_runner(self) -> None:
         """From now on jobs are taken."""
 
-        async def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.asked.append(json.loads(await reader.readline()).get("argv", []))
             self.jobs.append(writer)
 
         self._runner = await asyncio.start_unix_server(take, self.folder / "runner.sock")
@@ -73,12 +78,13 @@ class Place:
             job.close()
         if self._runner is not None:
             self._runner.close()
+        self._spool.close()
 
-    def order(self, phase: Phase, release: str = "", *, id_: str = "") -> str:
+    def order(self, phase: Phase, release: str = "", *, id_: str = "", migrates: bool = False) -> str:
         """The server orders that; the order's id."""
         now_us = time.time_ns() // 1000
         id_ = id_ or new_event_id(now_us)
-        order = Order(id_, id_, phase, "web-1", now_us, now_us + 60_000_000, id_, self.app, release=release)
+        order = Order(id_, id_, phase, "web-1", now_us, now_us + 60_000_000, id_, self.app, release, migrates)
         self.releaser.take(order_to_json(order), sign_order(order, KEY_HASH))
         return id_
 
@@ -189,3 +195,30 @@ async def test_a_new_order_ends_what_was_cut_off_of_its_app(tmp_path: Path) -> N
     await place.ended(place.order("rollback"))
     known: dict[str, Any] = Records(tmp_path / "releases.json").orders
     assert ("one" in known, "two" in known) == (False, True)
+
+
+async def test_a_migration_that_was_cut_off_is_run_again_and_one_that_has_ended_is_not(tmp_path: Path) -> None:
+    (tmp_path / "srv" / "shop" / "releases" / RELEASE).mkdir(parents=True)
+    order, asked = "", []
+    for answers in (0, 1, 0):
+        place = Place(tmp_path)
+        place.app = replace(place.app, web=(), migrate=Migrate(("migrate-all",)))
+        await place.open_runner()
+        order = place.order("switch", RELEASE, id_=order, migrates=True)
+        for number in range(answers):
+            await place.has_jobs(number + 1)
+            place.jobs[number].write(b'{"code": 0}\n')
+        await place.has_jobs(answers + 1)
+        asked.append([argv[0] for argv in place.asked])
+        await place.close()
+    assert asked == [["migrate-all"], ["migrate-all", "sh"], ["sh"]]
+
+
+def test_a_record_that_is_broken_is_kept_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "releases.json"
+    file.write_text('{"apps": {"shop": {"serving": 7, "evil": 1}}, "orders": {}}')
+    assert Records(file).apps == {}
+    assert "bad releases are forgotten" in caplog.text
+    assert file.with_suffix(".broken").exists()
+    Records(file).save()
+    assert Records(file).apps == {}
