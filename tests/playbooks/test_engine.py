@@ -207,6 +207,16 @@ def test_cooldown_and_the_hours_limit() -> None:
     assert play.oom(host="web-3") == ["started", "step"]
 
 
+def test_a_cooldown_lasts_as_long_as_it_says() -> None:
+    play = Play(OOM)
+    play.oom()
+    play.outcome()
+    acted_us = play.now_us
+    play.event("worker.ready")
+    assert play.oom(after_s=290 - (play.now_us - acted_us) / 1e6) == ["skipped"]
+    assert play.oom(after_s=11) == ["started", "step"]
+
+
 def test_a_storm_is_one_run() -> None:
     play = Play(OOM)
     play.oom()
