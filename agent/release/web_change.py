@@ -23,6 +23,9 @@ GRACE_S = 60.0
 STRANGERS_S = 10.0
 """How long children of a master may take to show whether they are a second one that an earlier try began."""
 
+AGAIN_S, AGAIN_TIMES = 1.5, 3
+"""How long a master may take to begin another before it is asked again, and how often."""
+
 
 class WebChange(Ground):
     """Changes one service after the other."""
@@ -114,11 +117,14 @@ class WebChange(Ground):
     async def _hand_over(self, web: Web, old: ServiceView, release: str) -> tuple[str, ...]:
         """A second master serves, the old one finishes its requests and ends; what is worth telling of that."""
         beginner = self._beginner(old)
-        begin = (
-            SendSignal(beginner, "USR2", "a second master takes over the listening sockets"),
-            WaitNewMaster(web.service, old.master, web.boot_s),
-        )
-        await self._performer.perform(begin, old if beginner == old.master else None)
+        begin = SendSignal(beginner, "USR2", "a second master takes over the listening sockets")
+        service = old if beginner == old.master else None
+        await self._performer.perform((begin,), service)
+        for _ in range(AGAIN_TIMES if service is not None else 0):
+            if await self._performer.until(lambda: self._is_begun(web, old), AGAIN_S):
+                break
+            await self._performer.perform((begin,), service)
+        await self._performer.perform((WaitNewMaster(web.service, old.master, web.boot_s),), service)
         new = self._performer.successor(web.service, old.master)
         if new is None:
             raise ReleaseFailed("handover", f"the new master of {web.service} ended at once; the old one serves")
@@ -133,6 +139,14 @@ class WebChange(Ground):
             end = (SendSignal(old.master, "TERM", "finish its requests and end"), WaitGone(old.master, GRACE_S))
             return await self._performer.perform(end, old)
         return await self._lead(web, beginner, new)
+
+    def _is_begun(self, web: Web, old: ServiceView) -> bool:
+        """Whether a master has begun another one. Gunicorn ignores USR2 for as long as it believes that its own parent lives,
+        which it asks once a second; once it has begun another, it ignores it again."""
+        return (
+            bool(self._performer.strangers(old.master))
+            or self._performer.successor(web.service, old.master) is not None
+        )
 
     async def _lead(self, web: Web, keeper: Target, new: ServiceView) -> tuple[str, ...]:
         """The keeper leads clients to the new master, and lets all others end when they have answered theirs."""

@@ -138,7 +138,8 @@ class Host:
         """Starts what serves from `current`, as a host's boot does, and waits until its agent sees it."""
         base = self._fleet.base
         command = ["setpriv", "--reuid", USER, "--regid", "65534", "--clear-groups", "env", f"PWD={base}/current"]
-        command += [f"PYTHONPATH={self._fleet.packages}", f"{base}/current/venv/bin/python", "-m", "gunicorn"]
+        command += [f"PYTHONPATH={self._fleet.packages}", f"{base}/current/venv/bin/python"]
+        command.append(str(demo_python().with_name("gunicorn")))  # as a module it would be reloaded, and not hand over
         command += ["--bind", f"0.0.0.0:{PORT}", "--workers", "1", "--graceful-timeout", "2", "--name", SERVICE]
         folder = Path(f"{base}/current")
         inside = self.inside(*command, "shop:app", folder=folder)

@@ -180,7 +180,7 @@ async def test_an_agent_that_dies_in_the_middle_goes_on_or_is_gone_on_without_an
     await last.start_agent()
     follows = await fleet.idle()
     assert (follows["who"], follows["why"]) == ("Reflex", f"web-3 was left in the middle when {version} was deployed")
-    assert (follows["outcome"], follows["text"]) == ("kept", "serves on web-3.")
+    assert (follows["outcome"], follows["text"]) == ("kept", "serves on web-3."), follows["text"]
     cut = await fleet.events(kind="release.interrupted")
     assert {one["host"] for one in cut} == {"web-1", "web-3"}
     assert all("its services run 2" in one["text"] for one in cut)
