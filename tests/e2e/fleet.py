@@ -365,6 +365,16 @@ class Fleet(Stage):
         latest: dict[str, Any] = found[0]
         return await self.ended(latest["id"])
 
+    async def followed(self, deploy: str) -> dict[str, Any]:
+        """The deploy by which a host catches up with that one, once it has ended."""
+
+        async def has_followed() -> dict[str, Any] | None:
+            latest: dict[str, Any] = (await self.deploys())[0]
+            return latest if latest["id"] != deploy and latest["stage"] == "done" else None
+
+        found: dict[str, Any] = await self.until(has_followed, "nobody catches up", within_s=ENDS_WITHIN_S)
+        return await self.ended(found["id"])
+
     async def told(self, deploy: str) -> list[dict[str, Any]]:
         """All that the timeline has of a deploy, oldest first."""
         events: list[dict[str, Any]] = []

@@ -178,7 +178,7 @@ async def test_an_agent_that_dies_in_the_middle_goes_on_or_is_gone_on_without_an
         "Hosts differ: web-1, web-2 serve " + commit(done) + "; what web-3 serves is not known until heard."
     )
     await last.start_agent()
-    follows = await fleet.idle()
+    follows = await fleet.followed(deploy)
     assert (follows["who"], follows["why"]) == ("Reflex", f"web-3 was left in the middle when {version} was deployed")
     assert (follows["outcome"], follows["text"]) == ("kept", "serves on web-3."), follows["text"]
     cut = await fleet.events(kind="release.interrupted")
@@ -199,7 +199,7 @@ async def test_a_host_that_loses_its_power_in_the_middle_gets_the_release_when_i
     assert (done["outcome"], part_of(done, "web-3")["is_unsure"]) == ("kept", True)
     await last.start_agent()
     await last.start_web()
-    follows = await fleet.idle()
+    follows = await fleet.followed(deploy)
     assert (follows["who"], follows["outcome"]) == ("Reflex", "kept")
     await all_serve(fleet, version)
 
