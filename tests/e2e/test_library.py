@@ -155,7 +155,7 @@ async def celery_worker_dead(scene: Scene) -> None:
     end = await scene.end_of(node, "celery-worker-dead")
     assert end["kind"] == "playbook.escalated", end["text"]
     (told,) = [message for message in scene.people if node.service in message]
-    assert "no systemd unit and no supervisor is known that starts" in told
+    assert "no systemd unit, no supervisor and no circus is known that starts" in told
     await scene.send(node.folder, 6, "assert jobs.app.connection().default_channel.client.llen('celery') == 4")
 
 
