@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readSnapshot } from "../src/api/artifacts";
+import { readReleaseLog, readSnapshot } from "../src/api/artifacts";
 
 describe("readSnapshot", () => {
   it("reads what an agent sends", () => {
@@ -56,5 +56,24 @@ describe("readSnapshot", () => {
     { content: { threads: [7], memory: { largest: "x" }, process: { a: "x" } } },
   ])("reads %j without falling over", (answer) => {
     expect(readSnapshot(answer).numbers).toEqual({});
+  });
+});
+
+describe("readReleaseLog", () => {
+  it("reads what an agent sends", () => {
+    const log = readReleaseLog({
+      content: { first: [[1, "$ pip"]], left_out: 3, last: [[2, "done"], 7, ["x", null]] },
+    });
+    expect(log.first).toEqual([{ tsUs: 1, text: "$ pip" }]);
+    expect(log.leftOut).toBe(3);
+    expect(log.last).toEqual([
+      { tsUs: 2, text: "done" },
+      { tsUs: 0, text: "" },
+      { tsUs: 0, text: "" },
+    ]);
+  });
+
+  it.each([null, 7, { content: [] }, { content: { first: 7 } }])("reads %j without falling over", (answer) => {
+    expect(readReleaseLog(answer)).toEqual({ first: [], leftOut: 0, last: [] });
   });
 });

@@ -48,6 +48,33 @@ export interface Snapshot {
   notHad: string[];
 }
 
+export interface LogLine {
+  tsUs: number;
+  text: string;
+}
+
+/** What the programs of one phase of a release said. */
+export interface ReleaseLog {
+  first: LogLine[];
+  /** Lines between the first and the last that were too many to be kept. */
+  leftOut: number;
+  last: LogLine[];
+}
+
+export function readReleaseLog(answer: unknown): ReleaseLog {
+  const content = record(record(answer).content);
+  return {
+    first: list(content.first).map(readLine),
+    leftOut: number(content.left_out) ?? 0,
+    last: list(content.last).map(readLine),
+  };
+}
+
+function readLine(value: unknown): LogLine {
+  const [ts, line] = list(value);
+  return { tsUs: number(ts) ?? 0, text: text(line) };
+}
+
 export function readSnapshot(answer: unknown): Snapshot {
   const { id, content: value } = record(answer);
   const content = record(value);

@@ -1,5 +1,5 @@
 /** Calls of the HTTP API. Every failure is an ApiError whose message can be shown to a person as it is. */
-import { readSnapshot, type Snapshot } from "./artifacts";
+import { type ReleaseLog, readReleaseLog, readSnapshot, type Snapshot } from "./artifacts";
 import { readHosts } from "./hosts";
 import type { Chain, Host, Session, TimelinePage } from "./types";
 
@@ -28,6 +28,10 @@ export function fetchChain(id: string, signal?: AbortSignal): Promise<Chain> {
 
 export async function fetchSnapshot(id: string, signal: AbortSignal): Promise<Snapshot> {
   return readSnapshot(await call<unknown>(`/v1/artifacts/${encodeURIComponent(id)}`, { signal }));
+}
+
+export async function fetchReleaseLog(id: string, signal: AbortSignal): Promise<ReleaseLog> {
+  return readReleaseLog(await call<unknown>(`/v1/artifacts/${encodeURIComponent(id)}`, { signal }));
 }
 
 export async function fetchHosts(): Promise<Host[]> {

@@ -9,6 +9,7 @@ import { openEvent } from "../state/place";
 import { zone } from "../state/prefs";
 import { Glyph, toneOf } from "./glyph";
 import { MemoryBar } from "./memorybar";
+import { ReleaseLogReader } from "./releaselog";
 import { SnapshotReader } from "./snapshot";
 
 interface Props {
@@ -51,12 +52,21 @@ export function ChainNodeView({ node, asked, above }: Props) {
         <p class="sentence">{event.text}</p>
         {picture && <MemoryBar picture={picture} />}
         <Subject event={event} above={above?.event} />
-        {typeof event.attrs.artifact === "string" && (
-          <SnapshotReader key={event.attrs.artifact} id={event.attrs.artifact} />
-        )}
+        <Artifact event={event} />
         <Details event={event} open={asked} />
       </article>
     </li>
+  );
+}
+
+/** What is too long for the event; which it is, its kind says. */
+function Artifact({ event }: { event: TimelineEvent }) {
+  const id = event.attrs.artifact;
+  if (typeof id !== "string") return null;
+  return event.kind.startsWith("release.") ? (
+    <ReleaseLogReader key={id} id={id} />
+  ) : (
+    <SnapshotReader key={id} id={id} />
   );
 }
 

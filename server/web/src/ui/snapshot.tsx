@@ -1,47 +1,25 @@
 /** The snapshot that an event names: opened on demand, with the calls of each thread and what the memory held. */
-import { useEffect, useState } from "preact/hooks";
 import type { Snapshot, SnapshotConnection, SnapshotThread } from "../api/artifacts";
-import { ApiError, fetchSnapshot } from "../api/client";
+import { fetchSnapshot } from "../api/client";
 import { facts } from "../model/facts";
 import { exactBytes, size } from "../model/units";
-import { sessionEnded } from "../state/session";
+import { ArtifactReader } from "./artifact";
 import { CopyButton } from "./copy";
 import { BracesIcon } from "./icons";
 
-type Loaded = Snapshot | string | null;
+const MISSING = "The snapshot is not stored: not yet, or not any more after 32 days.";
 
 export function SnapshotReader({ id }: { id: string }) {
-  const [open, setOpen] = useState(false);
-  const [loaded, setLoaded] = useState<Loaded>(null);
-  useEffect(() => {
-    if (!open || (loaded !== null && typeof loaded !== "string")) return;
-    const request = new AbortController();
-    load(id, request.signal).then((found) => {
-      if (!request.signal.aborted) setLoaded(found);
-    });
-    return () => request.abort();
-  }, [open, id]);
   return (
-    <details class="snapshot" onToggle={(toggle) => setOpen((toggle.currentTarget as HTMLDetailsElement).open)}>
-      <summary>Snapshot of the process: stacks, memory, connections</summary>
-      <div aria-live="polite">
-        {open && loaded === null && <p class="dim">Loading…</p>}
-        {typeof loaded === "string" && <p class="notice">{loaded}</p>}
-      </div>
-      {loaded !== null && typeof loaded !== "string" && <SnapshotView snapshot={loaded} />}
-    </details>
+    <ArtifactReader
+      id={id}
+      title="Snapshot of the process: stacks, memory, connections"
+      missing={MISSING}
+      fetch={fetchSnapshot}
+    >
+      {(snapshot) => <SnapshotView snapshot={snapshot} />}
+    </ArtifactReader>
   );
-}
-
-async function load(id: string, signal: AbortSignal): Promise<Loaded> {
-  try {
-    return await fetchSnapshot(id, signal);
-  } catch (error) {
-    if (signal.aborted) return null;
-    if (!(error instanceof ApiError)) throw error;
-    if (error.unauthorized) sessionEnded();
-    return error.status === 404 ? "The snapshot is not stored: not yet, or not any more after 32 days." : error.message;
-  }
 }
 
 function SnapshotView({ snapshot }: { snapshot: Snapshot }) {
