@@ -36,11 +36,32 @@ async def _find(client: Client, id_: str) -> dict[str, Any]:
 
 
 def draw(answer: Mapping[str, Any], screen: Screen) -> Iterator[str]:
-    """The artifact as lines: whose it is and why, the stacks, the memory, then every other number."""
+    """The artifact as lines: what it is, then all of it."""
     content = mapping(answer.get("content"), "content")
     ts_us = answer.get("ts_us")
     when = screen.date_and_clock(ts_us) if isinstance(ts_us, int) else "at an unknown time"
     yield screen.paint(f"{_said(answer, 'kind')} {_said(answer, 'host')} {when} {_said(answer, 'id')}", "bold")
+    yield from _log(content, screen) if answer.get("kind") == "release_log" else _snapshot(answer, content, screen)
+
+
+def _log(content: Mapping[str, Any], screen: Screen) -> Iterator[str]:
+    """What the programs of one phase of a release said."""
+    yield from _lines(content.get("first"), screen)
+    left_out = content.get("left_out")
+    if isinstance(left_out, int) and left_out:
+        yield screen.paint(f"{left_out} lines between these were too many to be kept", "dim")
+    yield from _lines(content.get("last"), screen)
+
+
+def _lines(found: object, screen: Screen) -> Iterator[str]:
+    for one in found if isinstance(found, list) else ():
+        match one:
+            case [int() as ts_us, str() as line]:
+                yield f"{screen.clock(ts_us)}  {clean(line)}"
+
+
+def _snapshot(answer: Mapping[str, Any], content: Mapping[str, Any], screen: Screen) -> Iterator[str]:
+    """Whose it is and why, the stacks, the memory, then every other number."""
     yield f"{_subject(answer)}, kept because {_said(content, 'why') or 'of an unknown reason'}"
     yield ""
     yield from _threads(content, screen)

@@ -110,3 +110,21 @@ def test_an_event_without_one_and_no_event_at_all(ctl: Any, agent: Any, event: A
 def test_whatever_is_in_it_is_drawn_without_harm(content: dict[str, Any]) -> None:
     lines = list(draw({"content": content, "worker": 7, "ts_us": "x"}, Screen()))
     assert not any("\x1b" in line or "\x07" in line for line in lines)
+
+
+def test_the_log_of_a_release_is_its_lines(ctl: Any, agent: Any, event: Any) -> None:
+    told = event(kind="release.prepared", text="built")
+    ts_us = time.time_ns() // 1000
+    content = {"first": [[ts_us, "$ pip \x1b[31minstall"]], "left_out": 3, "last": [[ts_us, "done"]]}
+    send(agent, {"seq": 2, "artifact": {"id": told["id"], "ts_us": ts_us, "kind": "release_log", "content": content}})
+    done = ctl("artifact", told["id"])
+    assert (done.code, done.err) == (0, "")
+    first, between, last = done.out.splitlines()[1:]
+    assert first.endswith("  $ pip [31minstall")
+    assert between == "3 lines between these were too many to be kept"
+    assert last.endswith("  done")
+
+
+def test_a_log_that_is_none_is_drawn_without_harm() -> None:
+    content = {"first": [7, [1], ["x", "y"], [1, 2]], "last": 7, "left_out": "x"}
+    assert len(list(draw({"kind": "release_log", "content": content}, Screen()))) == 1
