@@ -185,6 +185,8 @@ async def test_circus_starts_it_again_alive_or_dead(stage: Stage, site: Any, cir
 async def test_circus_with_a_socket_in_a_file_and_a_shell_between(stage: Stage, site: Any, circusd: Path) -> None:
     await start_circus(stage, site, circusd, f"ipc://{site.folder}/c.sock", more="shell = true\n")
     await stage.until(lambda: _can_restart(site), "the watcher's name is not known", within_s=30)
+    (started,) = await stage.events(kind="service.started", service=site.name)
+    os.kill(started["attrs"]["master_pid"], signal.SIGTERM)  # circus would end the shell only
 
 
 async def test_who_listens_and_is_no_circus_is_told_so(tmp_path: Path) -> None:
