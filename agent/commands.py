@@ -96,6 +96,12 @@ class Commands:
         self._begin(command)
 
     def _begin(self, command: Command) -> None:
+        """What is not good any more is refused at once, so that whoever repeats it keeps no other command out."""
+        try:
+            self._check_fresh(command)
+        except Refused as refused:
+            self._tell_refused(command, refused)
+            return
         task = asyncio.ensure_future(self._answer(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -37,7 +37,9 @@ while True:
 
 
 def kept(*words: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    return subprocess.Popen([*KEEPER, *options, "--", *words], stdout=subprocess.PIPE, text=True)
+    """The keeper of a program; signals that a background run of the tests ignores are heard."""
+    heard = ["env", "--default-signal=HUP,INT,QUIT,TERM"]
+    return subprocess.Popen([*heard, *KEEPER, *options, "--", *words], stdout=subprocess.PIPE, text=True)
 
 
 def test_a_keeper_outlives_the_program_that_hands_over() -> None:
