@@ -15,12 +15,14 @@ import orjson
 
 from ctl.client import Client
 from ctl.errors import ActNotDone, MistakesFound, Misused, NothingFound
+from ctl.files import mistake, read_text
 from ctl.safe import clean
 from ctl.screen import Screen, note, show, show_json
 from ctl.timeline import TimelinePrinter
 
-POLL_S = 0.5
 MOST_FILE_BYTES = 100_000
+
+POLL_S = 0.5
 MOST_SECRET_BYTES = 32_768
 SHORT_ID = 8
 KINDS = tuple(f"deploy.{one}" for one in ("queued", "started", "step", "finished")) + tuple(
@@ -56,10 +58,10 @@ async def _app(client: Client, options: argparse.Namespace, screen: Screen) -> N
 
 
 async def _add(client: Client, options: argparse.Namespace, _screen: Screen) -> None:
-    text = _read(options.file) if options.file is not None else await asyncio.to_thread(_guided)
+    text = read_text(options.file, MOST_FILE_BYTES) if options.file is not None else await asyncio.to_thread(_guided)
     problems = (await client.post("/v1/apps/check", {"text": text}))["problems"]
     if problems:
-        show(*(_problem(options.file or Path("reflex.yml"), one) for one in problems))
+        show(*(mistake(options.file or Path("reflex.yml"), one) for one in problems))
         raise MistakesFound(f"{len(problems)} mistake{'s' * (len(problems) > 1)}; the app was not taken on")
     name = (await client.post("/v1/apps/check", {"text": text}))["app"]
     answer = await client.put(f"/v1/apps/{name}", {"text": text})
@@ -154,11 +156,11 @@ async def _show(client: Client, options: argparse.Namespace, _screen: Screen) ->
 
 
 async def _lint(client: Client, options: argparse.Namespace, _screen: Screen) -> None:
-    answer = await client.post("/v1/apps/check", {"text": _read(options.file)})
+    answer = await client.post("/v1/apps/check", {"text": read_text(options.file, MOST_FILE_BYTES)})
     if options.json:
         show_json(answer)
     else:
-        show(*(_problem(options.file, one) for one in answer["problems"]))
+        show(*(mistake(options.file, one) for one in answer["problems"]))
     if answer["problems"]:
         raise MistakesFound(f"{len(answer['problems'])} mistake{'s' * (len(answer['problems']) > 1)}")
     if not options.json:
@@ -305,23 +307,6 @@ def _short(id_: str) -> str:
 
 def _because(why: str) -> str:
     return f": {clean(why)}" if why else ""
-
-
-def _problem(file: Path, problem: Mapping[str, Any]) -> str:
-    return f"{file}:{problem['line']}:{problem['column']}: {clean(problem['text'])}"
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MOST_FILE_BYTES + 1)
-        if len(content) > MOST_FILE_BYTES:
-            raise Misused(f"{file} has more than {MOST_FILE_BYTES} bytes")
-        return content.decode()
-    except OSError as error:
-        raise Misused(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Misused(f"{file} is not UTF-8") from None
 
 
 _Command = Callable[[Client, argparse.Namespace, Screen], Awaitable[None]]

@@ -9,12 +9,14 @@ from typing import Any
 
 from ctl.act import place_of
 from ctl.client import Client
-from ctl.errors import MistakesFound, Misused, NothingFound
+from ctl.errors import MistakesFound, NothingFound
+from ctl.files import mistake, read_text
 from ctl.safe import clean, pad
 from ctl.screen import Screen, show, show_json
 from ctl.timeline import TimelinePrinter
 
 MOST_FILE_BYTES = 400_000
+
 HISTORY_KINDS = (
     "started",
     "step",
@@ -58,7 +60,7 @@ async def _list(client: Client, options: argparse.Namespace, screen: Screen) -> 
         )
     for one in answer.get("broken", []):
         for problem in one["problems"]:
-            show(screen.paint(_problem(one["file"], problem), "critical"))
+            show(screen.paint(mistake(one["file"], problem), "critical"))
     if not books:
         raise NothingFound("the server has no playbooks")
 
@@ -86,13 +88,16 @@ async def _show(client: Client, options: argparse.Namespace, _screen: Screen) ->
 
 
 async def _lint(client: Client, options: argparse.Namespace, _screen: Screen) -> None:
-    answers = [await client.post("/v1/playbooks/check", {"file": str(one), "text": _read(one)}) for one in options.file]
+    answers = [
+        await client.post("/v1/playbooks/check", {"file": str(one), "text": read_text(one, MOST_FILE_BYTES)})
+        for one in options.file
+    ]
     mistakes = sum(len(one["problems"]) for one in answers)
     if options.json:
         show_json({"files": answers})
     else:
         for one in answers:
-            show(*(_problem(one["file"], problem) for problem in one["problems"]))
+            show(*(mistake(one["file"], problem) for problem in one["problems"]))
             if not one["problems"]:
                 show(f"{one['file']}: {one['name']} can be used")
     if mistakes:
@@ -102,7 +107,9 @@ async def _lint(client: Client, options: argparse.Namespace, _screen: Screen) ->
 async def _test(client: Client, options: argparse.Namespace, screen: Screen) -> None:
     file = Path(options.playbook_or_file)
     is_file = file.suffix in (".yaml", ".yml")
-    what = {"text": _read(file), "file": str(file)} if is_file else {"name": options.playbook_or_file}
+    what = (
+        {"text": read_text(file, MOST_FILE_BYTES), "file": str(file)} if is_file else {"name": options.playbook_or_file}
+    )
     body = {**what, "from": options.since, "to": options.until, "host": options.host, "service": options.service}
     answer = await client.post("/v1/playbooks/test", {name: value for name, value in body.items() if value is not None})
     if options.json:
@@ -193,23 +200,6 @@ def _tell(answer: Mapping[str, Any], options: argparse.Namespace, screen: Screen
         show_json(answer)
         return
     TimelinePrinter(screen, as_json=False).print(answer["told"])
-
-
-def _problem(file: str, problem: Mapping[str, Any]) -> str:
-    return f"{clean(file)}:{problem['line']}:{problem['column']}: {clean(problem['text'])}"
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MOST_FILE_BYTES + 1)
-        if len(content) > MOST_FILE_BYTES:
-            raise Misused(f"{file} has more than {MOST_FILE_BYTES} bytes")
-        return content.decode()
-    except OSError as error:
-        raise Misused(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Misused(f"{file} is not UTF-8") from None
 
 
 _Command = Callable[[Client, argparse.Namespace, Screen], Awaitable[None]]
