@@ -95,14 +95,19 @@ class Ground:
             return AskCircus(manager.socket, manager.name, within_s, only_start=only)
         return AskSupervisor(manager.socket, manager.name, within_s, only_start=only)
 
-    async def start_absent(self, one: Web | Jobs, start: Start, release: str, done: Switched) -> None:
-        """Lets a service run that does not, for the first time as a rule."""
+    def came_by_itself(self, view: ServiceView | None, release: str, done: Switched) -> bool:
+        """Whether its manager has started a service that did not run: it may try again and again, and the link is there now."""
+        return view is not None and view.name in done.absent and not self.is_wrong(view, release)
+
+    async def start_absent(self, one: Web | Jobs, start: Start | None, release: str, done: Switched) -> None:
+        """Lets a service run that did not, for the first time as a rule. Without `start` it runs by now, and gets ready."""
         began = time.monotonic()
         view = await start_absent(self._performer, one.service, start, supervisor=self._supervisor, within_s=one.boot_s)
         if wrong := self.is_wrong(view, release):
             raise ReleaseFailed("start", f"{one.service} was started and does not run {release}: {wrong}")
         done.ways[one.service] = "started"
-        self._say(f"{one.service} did not run; it was started by {start.name} and runs {release}")
+        by = start.name if start is not None else "its manager by itself"
+        self._say(f"{one.service} did not run; it was started by {by} and runs {release}")
         self._stepped(f"start of {one.service}", time.monotonic() - began)
 
     async def retire(self, view: ServiceView, within_s: float) -> None:

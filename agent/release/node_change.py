@@ -51,11 +51,12 @@ class NodeChange(Ground):
         begun = self._begun(jobs)
         old = self.view(jobs.service) or (begun[-1] if begun and jobs.start is None else None)
         rest = [one for one in begun if old is None or one.master != old.master]
-        if old is None:
-            await self._begin_absent(jobs, release, done)
-        if old is None or self._performer.settings(old).role == "beat":
+        is_new = old is None or self.came_by_itself(old, release, done)
+        if is_new:
+            await self._begin_absent(jobs, old, release, done)
+        if old is None or is_new or self._performer.settings(old).role == "beat":
             await self._end(rest)
-            return [] if old is None else [Bridge(jobs, old, None)]
+            return [] if old is None or is_new else [Bridge(jobs, old, None)]
         if not old.argv:
             done.notes.append(
                 f"the command line of {jobs.service} is not known, so its tasks wait while it is replaced"
@@ -78,8 +79,9 @@ class NodeChange(Ground):
         found = self._performer.begun_by(bridge_name(jobs.service))
         return [replace(self.own(one), manager=None) for one in found if one.kind == "celery"]
 
-    async def _begin_absent(self, jobs: Jobs, release: str, done: Switched) -> None:
-        if jobs.start is not None:
+    async def _begin_absent(self, jobs: Jobs, now: ServiceView | None, release: str, done: Switched) -> None:
+        """Starts a node that did not run, or waits for one that its manager has started by `now`."""
+        if jobs.start is not None or now is not None:
             await self.start_absent(jobs, jobs.start, release, done)
             return
         done.ways[jobs.service] = "none"

@@ -46,17 +46,23 @@ async def started(
 
 
 async def start_absent(
-    performer: Performer, service: str, start: Start, *, supervisor: str, within_s: float
+    performer: Performer, service: str, start: Start | None, *, supervisor: str, within_s: float
 ) -> ServiceView:
-    """The service, started and ready. Raises ReleaseFailed."""
+    """The service, started and ready; without `start` it is only waited for. Raises ReleaseFailed."""
+    name = "it" if start is None else start.name
     try:
-        step = start_step(start, supervisor, within_s)
-        view = await started(performer, step, service, besides=None, within_s=within_s)
+        if start is None:
+            view = performer.view(service, None)
+        else:
+            step = start_step(start, supervisor, within_s)
+            view = await started(performer, step, service, besides=None, within_s=within_s)
+        if view is None:
+            raise ActFailed("it ended right after its start")
         if count := workers_to_wait_for(view.kind, performer.settings(view)):
             await performer.perform((WaitNewReady(frozenset(), count, within_s),), view)
         return view
     except (ActFailed, CannotAct) as error:
-        why = f"{service} did not come up when {start.name} was started: {error}"
+        why = f"{service} did not come up when {name} was started: {error}"
         raise ReleaseFailed(
             "start", f"{why} (its own log says more; reflexctl hosts shows under which names services run)"
         ) from None

@@ -137,5 +137,7 @@ def _check_ways(app: App, webs: WebChange, nodes: NodeChange, done: Switched) ->
         for web in app.web:
             view = webs.view(web.service)
             done.ways[web.service] = "" if view is None else webs.way(web, view)
+        services = [*(web.service for web in app.web), *(jobs.service for jobs in app.jobs)]
+        done.absent |= {name for name in services if webs.view(name) is None}
     except NoWay as error:
         raise ReleaseFailed("switch", str(error)) from None

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Switched:
-    """What was done: `before` is the release that served, `ways` how each service changed, `notes` what to know of it."""
+    """What was done: `before` is the release that served, `ways` how each service changed, `notes` what to know of it.
+
+    `absent` are the services that did not run when it was begun.
+    """
 
     before: str | None
     release: str
     ways: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
     web_s: float = 0.0
     """After how long every service that answers requests ran the release."""

@@ -83,7 +83,7 @@ class WebChange(Ground):
     async def change(self, web: Web, release: str, done: Switched) -> None:
         """Lets the service serve the release, whose link is set. Raises ReleaseFailed, NoWay, and what acts raise."""
         view = self.view(web.service)
-        if view is None and web.start is not None:
+        if self.came_by_itself(view, release, done) or (view is None and web.start is not None):
             await self.start_absent(web, web.start, release, done)
             return
         if view is None:

@@ -69,11 +69,26 @@ set_up_python() {
     has_venv "$python" || fail 3 "$python cannot make virtual environments; install the package python3-venv that belongs to it"
     inputs=$(hash_of "$("$python" --version)" "root $ROOT" setup.cfg pyproject.toml agent/__init__.py)
     runs .venv/bin/python || rm -f "$WORK"/done/python-*
-    if is_done "python-server,dev" "$inputs" || is_done "python-$extras" "$inputs"; then
-        return
-    fi
+    ! has_extras "$extras" "$inputs" || return 0
     runs .venv/bin/python || need_room
     step "python-$extras" "$inputs" "Python packages in .venv" "Python packages (pip)" install_python_packages "$python" "$extras"
+}
+
+# has_extras EXTRAS INPUTS: whether .venv has each of them. What one step installs stays when another adds to it.
+has_extras() {
+    local extra
+    for extra in ${1//,/ }; do
+        has_extra "$extra" "$2" || return 1
+    done
+}
+
+has_extra() {
+    local done_step
+    for done_step in "$WORK"/done/python-*; do
+        [[ -f $done_step && $(<"$done_step") == "$2" ]] || continue
+        [[ ,${done_step##*/python-}, != *",$1,"* ]] || return 0
+    done
+    return 1
 }
 
 install_python_packages() {

@@ -145,6 +145,30 @@ def test_ci_leaves_the_kernels_out_where_no_time_is_left(tmp_path: Path) -> None
     assert re.search(r"of 90 minutes [67] are left, and other kernels need 10", told.stderr)
 
 
+@pytest.mark.parametrize(
+    ("steps", "extras", "there"),
+    [
+        (["server,dev"], "server", True),
+        (["server,dev"], "dev", True),
+        (["server,dev"], "dev,kernels", False),
+        (["server,dev", "dev,kernels"], "server,kernels", True),
+        (["server"], "server,dev", False),
+        ([], "server", False),
+    ],
+)
+def test_extras_of_earlier_steps_are_not_installed_again(
+    tmp_path: Path, steps: list[str], extras: str, there: bool
+) -> None:
+    done = tmp_path / ".reflex" / "done"
+    done.mkdir(parents=True)
+    for name in steps:
+        (done / f"python-{name}").write_text("as now\n")
+    (done / "python-kernels,dev").write_text("as before\n")
+    (done / "bpf").write_text("as now\n")
+    told = call(f"has_extras {extras} 'as now' && echo there || echo missing", tmp_path)
+    assert told.stdout == ("there\n" if there else "missing\n")
+
+
 def run_ci(folder: Path, reflex: str, *, spent_s: int = 0) -> subprocess.CompletedProcess[str]:
     """`.ci/run` with `reflex` as the body of ./reflex, after `spent_s` seconds."""
     (folder / ".ci").mkdir()

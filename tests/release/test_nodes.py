@@ -89,9 +89,23 @@ class Host:
         """The living nodes of the app."""
         return [*self._performer.views(NAME), *self._performer.begun_by("reflex-")]
 
-    async def switch(self, release: str, before: str) -> Switched:
-        """Lets the node run a release."""
-        app = App("shop", "/nowhere", "main", "nobody", str(self._base), jobs=(Jobs(NAME, drain_s=20, boot_s=40),))
+    def slow(self, release: str) -> None:
+        """Lets a node that a deploy begins take its time to load the release."""
+        jobs = self._base / "releases" / release / "jobs.py"
+        wait = "import sys, time\ntime.sleep(3 * any(word.startswith('reflex-') for word in sys.argv))\n"
+        jobs.write_text(wait + jobs.read_text())
+
+    def start_when_current(self, release: str, name: str) -> None:
+        """A node that somebody starts by himself as soon as the link names the release."""
+        link, python = self._base / "current", self._base / "current/venv/bin/python"
+        wait = f'until [ "$(readlink {link})" = releases/{release} ]; do sleep 0.02; done; cd {link}'
+        node = f"exec {python} -m celery -A jobs worker -c 1 -n {name}@%h --loglevel error"
+        self._ward.begin_in(self._base, ["sh", "-c", f"{wait}; {node}"])
+
+    async def switch(self, release: str, before: str, *others: str) -> Switched:
+        """Lets the node run a release, and then the others that the app has."""
+        jobs = tuple(Jobs(name, drain_s=20, boot_s=40) for name in (NAME, *others))
+        app = App("shop", "/nowhere", "main", "nobody", str(self._base), jobs=jobs)
         order = Order("1", "d", "switch", "host", 0, 1, "c", app, release=release)
         return await Switch(
             order, self._runner, self._performer, say=print, stepped=lambda _step, _seconds: None
@@ -150,4 +164,16 @@ async def test_what_a_deploy_that_was_cut_off_had_begun_is_used_or_ended(host: H
     begun = await host.start("reflex-shop-jobs-v2", "releases/1-v2")
     await host.switch("1-v2", "1-v1")
     assert (await host.only("reflex-shop-jobs-v2")).master == begun.master
+    await host.send(3)
+
+
+async def test_a_node_that_its_manager_has_started_by_itself_meanwhile_is_not_replaced(host: Host) -> None:
+    host.build("1-v1", "1-v2")
+    await host.start(NAME, "current")
+    host.slow("1-v2")
+    host.start_when_current("1-v2", "shop-more")
+    done = await host.switch("1-v2", "1-v1", "shop-more")
+    assert done.absent == {"shop-more"}
+    assert done.ways["shop-more"] == "started"
+    await host.only("reflex-shop-jobs-v2")
     await host.send(3)
