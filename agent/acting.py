@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import singledispatchmethod
 from typing import Protocol
 
-from agent import circus, executor, supervisor
+from agent import circus, executor
 from agent.actions.action import CannotAct, ServiceView, WorkerView
 from agent.actions.steps import (
     AskCircus,
@@ -318,6 +318,8 @@ class Performer:
     async def _ask_supervisor(
         self, step: AskSupervisor, _service: ServiceView | None, _held: Mapping[Target, executor.Held]
     ) -> str | None:
+        from agent import supervisor  # XML-RPC takes memory, and most agents never speak it
+
         try:
             await asyncio.to_thread(
                 supervisor.restart, step.socket, step.program, step.within_s, only_start=step.only_start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.managers import is_keeper
@@ -39,25 +39,37 @@ def kind_of_command(argv: tuple[str, ...]) -> Kind | None:
 
 
 def find_masters(
-    procfs: ProcFs, kind_of: Callable[[Process], Kind | None], network: str | None = None
+    procfs: ProcFs,
+    kind_of: Callable[[Process], Kind | None],
+    network: str | None = None,
+    is_worker: Callable[[int], bool] = lambda pid: False,
 ) -> list[FoundMaster]:
-    """All masters of the host, the oldest first, so that the order is that of their starts.
+    """The masters of the host, the oldest first, so that the order is that of their starts.
 
     `kind_of` tells the kind of a process that is not found by its heartbeats. With `network`, only masters in the network
-    namespace of that name.
+    namespace of that name. Processes that `is_worker` knows as living workers are not looked at again, which is most of
+    what a look costs; a master is left out where all its workers are such.
     """
-    candidates = _candidates(procfs, network)
+    candidates = _candidates(procfs, network, is_worker)
     holders = {pid: inodes for pid in candidates if (inodes := _heartbeats(procfs, pid))}
     found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders, kind_of)]
     return sorted(found, key=lambda master: (master.process.start_ticks, master.process.pid))
 
 
-def _candidates(procfs: ProcFs, network: str | None) -> dict[int, int]:
-    """Processes whose binary can be a service's, with their parents."""
-    pids = [pid for pid in procfs.pids() if procfs.binary_name(pid).startswith(_BINARIES)]
+def _candidates(procfs: ProcFs, network: str | None, is_worker: Callable[[int], bool]) -> dict[int, int]:
+    """Processes whose binary can be a service's, with their parents.
+
+    A known worker is among them if it has a child that is not one: what the two share tells masters from workers.
+    """
+    pids = [pid for pid in procfs.pids() if not is_worker(pid) and procfs.binary_name(pid).startswith(_BINARIES)]
     pids = [pid for pid in pids if network in (None, procfs.network(pid))]
-    parents = ((pid, procfs.parent_pid(pid)) for pid in pids)
-    return {pid: parent for pid, parent in parents if parent is not None}
+    parents = _with_parents(procfs, pids)
+    return parents | _with_parents(procfs, {parent for parent in parents.values() if is_worker(parent)})
+
+
+def _with_parents(procfs: ProcFs, pids: Iterable[int]) -> dict[int, int]:
+    found = ((pid, procfs.parent_pid(pid)) for pid in pids)
+    return {pid: parent for pid, parent in found if parent is not None}
 
 
 def _by_heartbeat(

@@ -74,6 +74,10 @@ class Rollup:
                 return found
         return None
 
+    def worker_pids(self) -> frozenset[int]:
+        """The pids of all living workers."""
+        return frozenset(pid for service in self.services.values() for pid in service.workers)
+
     def recent_worker(self, pid: int) -> Worker | None:
         """The worker with this pid, also one that ended in the last seconds."""
         living = self.worker(pid)

@@ -150,7 +150,8 @@ class Watcher:
     def _look_around(self) -> tuple[list[Event], bool]:
         events: list[Event] = []
         adopted = False
-        for found in find_masters(self._procfs, self._maker.kind, self._network):
+        is_worker = self._rollup.worker_pids().__contains__
+        for found in find_masters(self._procfs, self._maker.kind, self._network, is_worker):
             known = self._rollup.services.get(found.process.pid)
             if known is None or known.start_ticks != found.process.start_ticks:
                 events += self._promote_found(found) or self._adopt(found)

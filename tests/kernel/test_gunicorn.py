@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from agent.clock import Clock
+from agent.discovery import find_masters
 from agent.ids import new_event_id
 from agent.memory import Memory
-from agent.procfs import ProcFs, own_network
+from agent.procfs import OpenFile, ProcFs, own_network
 from agent.rollup import Rollup
 from agent.watcher import Watcher
 from agent.wire import Event
@@ -50,6 +51,11 @@ class Host:
         """What the agent does at its start."""
         self._keep(self.watcher.scan())
 
+    def known(self, master_pid: int) -> set[int]:
+        """The pids of the workers of a master that are known."""
+        service = self.rollup.services.get(master_pid)
+        return set() if service is None else set(service.workers)
+
     def until(self, enough: Callable[[list[Event]], bool]) -> list[Event]:
         """The events so far once `enough` says so."""
         deadline = time.monotonic() + WAIT_S
@@ -60,6 +66,19 @@ class Host:
                 self._keep(self.watcher.on_record(record))
             self._keep(self.watcher.look_for_ready())
         return self.events
+
+
+class Noting(ProcFs):
+    """Notes whose open files are looked through."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.looked_into: set[int] = set()
+
+    def open_files(self, pid: int, name_part: str) -> tuple[OpenFile, ...]:
+        """As of any process."""
+        self.looked_into.add(pid)
+        return super().open_files(pid, name_part)
 
 
 @pytest.fixture
@@ -76,11 +95,16 @@ def gunicorn(python: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
-        name: str, *extra: str, titles: bool = True, module: bool = True, inside: tuple[str, ...] = ()
+        name: str,
+        *extra: str,
+        titles: bool = True,
+        module: bool = True,
+        inside: tuple[str, ...] = (),
+        app: str = APP,
     ) -> subprocess.Popen[bytes]:
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "app.py").write_text(APP)
+        (folder / "app.py").write_text(app)
         if not titles:
             (folder / "setproctitle.py").write_text("raise ImportError('hidden by the test')")
         how = ["-m", "gunicorn"] if module else [str(python.with_name("gunicorn"))]
@@ -168,6 +192,60 @@ def test_services_that_ran_before(ear: Any, gunicorn: Any, python: Path, titles:
     assert died.worker is not None
     assert born.worker is not None
     assert (died.worker.slot, died.worker.pid) == (born.worker.slot, victim)
+
+
+def test_a_later_look_spares_known_workers_and_finds_one_that_was_missed(ear: Any, gunicorn: Any) -> None:
+    master = gunicorn("spared", "-w", "3")
+    host = Host(ear.source, "spared")
+    deadline = time.monotonic() + WAIT_S
+    while len(workers := host.known(master.pid)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(LOOK_EVERY_S)
+        host.scan()
+
+    procfs = Noting(Path("/proc"))
+    assert master.pid not in [
+        one.process.pid for one in find_masters(procfs, lambda _process: None, None, workers.__contains__)
+    ]
+    assert not procfs.looked_into & workers
+    (missed, *known) = sorted(workers)
+    kept = set(known)
+    found = find_masters(procfs, lambda _process: None, None, kept.__contains__)
+    ours = next(one for one in found if one.process.pid == master.pid)
+    assert [one.pid for one in ours.children] == [missed]
+    assert not procfs.looked_into & kept
+
+
+def test_what_a_known_worker_has_forked_is_no_master(ear: Any, gunicorn: Any) -> None:
+    app = """
+import os, time
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b""]
+if os.fork() == 0:
+    os.fork()
+    time.sleep(60)
+    os._exit(0)
+"""
+    master = gunicorn("forks", "-w", "1", app=app)
+    host, procfs = Host(ear.source, "forks"), ProcFs(Path("/proc"))
+    deadline = time.monotonic() + WAIT_S
+    while not any(
+        procfs.children(child) for worker in procfs.children(master.pid) for child in procfs.children(worker)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(LOOK_EVERY_S)
+    (worker,) = procfs.children(master.pid)
+    family = [child for first in procfs.children(worker) for child in (first, *procfs.children(first))]
+    try:
+        host.scan()
+        assert host.known(master.pid) == {worker}
+        host.scan()
+        assert host.known(master.pid) == {worker}
+        assert [event.attrs["master_pid"] for event in host.events if event.kind == "service.found"] == [master.pid]
+    finally:
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_reload_and_a_stop_are_explained(ear: Any, gunicorn: Any) -> None:
