@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.wire import Command, Event, Evidence, Scalar, Severity, event_to_json, uuid7
+from agent.wire import Command, Event, Evidence, Scalar, Severity, event_to_json, serial_id
 from playbooks.inputs import Answer, Entry, Serve
 from playbooks.lending import charged
 from playbooks.model import Mode, Playbook
@@ -59,10 +58,9 @@ class Turn:
         return Answer(state, tuple(self._commands), tuple(self._entries))
 
     def new_id(self) -> str:
-        """An id that no other turn of this engine makes; those of one moment are in the order in which they were made."""
+        """An id that no other turn of this engine makes."""
         self._serial += 1
-        digest = hashlib.blake2b(f"{self._state.seed}/{self._serial}".encode(), digest_size=6).digest()
-        return uuid7(self.now_us, (self._serial & 0x3FFF) << 48 | int.from_bytes(digest, "big"))
+        return serial_id(self._state.seed, self._serial, self.now_us)
 
     def is_new(self, event_id: str) -> bool:
         """Whether an event comes for the first time, as far as that is known; from now on it has come."""

@@ -74,6 +74,7 @@ from agent.wire.records import (
     sample_from_json,
     sample_to_json,
     samples_from_json,
+    serial_id,
     uuid7,
     worker_to_json,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "sample_from_json",
     "sample_to_json",
     "samples_from_json",
+    "serial_id",
     "sign",
     "sign_books",
     "sign_order",

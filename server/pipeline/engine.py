@@ -6,11 +6,10 @@ restart of either side loses nothing and does nothing twice.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from agent.wire import MAX_TEXT_CHARS, Event, Evidence, Scalar, Severity, uuid7
+from agent.wire import MAX_TEXT_CHARS, Event, Evidence, Scalar, Severity, serial_id
 from agent.wire.app import LONGEST_S, longest_prepare_s, longest_switch_s
 from agent.wire.order import Phase
 from server.pipeline.deploys import (
@@ -33,6 +32,7 @@ from server.pipeline.deploys import (
     Wanted,
 )
 from server.pipeline.site import Site
+from server.pipeline.telling import because, deploy_object, deploy_subject, left_out, what_serves
 
 SECOND_US = 1_000_000
 SLACK_US = 300 * SECOND_US
@@ -134,7 +134,7 @@ class _Turn:
         )
         self._put(deploy)
         if why := self._in_the_way(deploy) or self._awaited(deploy.first.host, site):
-            text = f"{_subject(deploy)} waits: {why}."
+            text = f"{deploy_subject(deploy)} waits: {why}."
             deploy = replace(deploy, cause=self._tell("deploy.queued", "info", text, deploy))
             self._put(deploy)
 
@@ -218,7 +218,7 @@ class _Turn:
                 self._tell_host("deploy.held", "info", text, site.hosts[0], {"app": given.app})
             return
         self._holds[given.app] = given.hold
-        text = f"Deploys of {given.app} are held by {given.who}{_because(given.hold.why)}."
+        text = f"Deploys of {given.app} are held by {given.who}{because(given.hold.why)}."
         self._tell_host("deploy.held", "info", text, site.hosts[0], {"app": given.app})
 
     # What follows.
@@ -254,10 +254,10 @@ class _Turn:
         """Why a deploy may not begin now; empty if it may."""
         other = next((one for one in self._deploys.values() if one.app == deploy.app and _is_at_work(one)), None)
         if other is not None and other.id != deploy.id:
-            return f"{other.who} deploys {other.ref} of it{_because(other.why)}"
+            return f"{other.who} deploys {other.ref} of it{because(other.why)}"
         hold = self._holds.get(deploy.app)
         if hold is not None and not deploy.is_rollback:
-            return f"deploys of {deploy.app} are held by {hold.who}{_because(hold.why)}"
+            return f"deploys of {deploy.app} are held by {hold.who}{because(hold.why)}"
         return ""
 
     def _queued(self, deploy: Deploy, site: Site) -> None:
@@ -274,7 +274,7 @@ class _Turn:
     def _begun(self, deploy: Deploy) -> None:
         verb = "roll back" if deploy.is_rollback else "deploy"
         hosts = ", ".join(part.host for part in deploy.parts)
-        text = f"{deploy.who} began to {verb} {deploy.app} to {deploy.ref or 'the release before'} on {hosts}{_because(deploy.why)}."
+        text = f"{deploy.who} began to {verb} {deploy.app} to {deploy.ref or 'the release before'} on {hosts}{because(deploy.why)}."
         cause = self._tell("deploy.started", "info", text, deploy)
         self._put(replace(deploy, stage="back" if deploy.is_rollback else "prepare", cause=cause))
 
@@ -303,7 +303,7 @@ class _Turn:
         elif len({part.commit for part in deploy.parts if part.state == "prepared"}) > 1:
             self._finish(deploy, "failed", f"was not switched to: {deploy.ref} moved while hosts were fetching it")
         else:
-            text = f"{_subject(deploy)} is built everywhere that it goes to; {deploy.first.host} switches first."
+            text = f"{deploy_subject(deploy)} is built everywhere that it goes to; {deploy.first.host} switches first."
             self._tell("deploy.step", "info", text, deploy)
             self._put(replace(deploy, stage="first"))
 
@@ -316,7 +316,7 @@ class _Turn:
         elif first.state == "kept":
             rest = [part.host for part in deploy.parts if part.state == "prepared"]
             if rest:
-                text = f"{first.host} keeps {_object(deploy)}; {', '.join(rest)} follow."
+                text = f"{first.host} keeps {deploy_object(deploy)}; {', '.join(rest)} follow."
                 self._tell("deploy.step", "info", text, deploy)
             self._put(replace(deploy, stage="rest"))
         elif first.state in OVER:
@@ -346,7 +346,7 @@ class _Turn:
         """No host follows; those that have switched go back, if the app says so, so that all serve the same."""
         why = failed[0].said if failed else f"it was cancelled by {deploy.cancelled_by}"
         if site.on_failure == "rollback":
-            text = f"{_subject(deploy)} goes no further, and hosts that have it go back: {why}"
+            text = f"{deploy_subject(deploy)} goes no further, and hosts that have it go back: {why}"
             self._tell("deploy.step", "warning", text, deploy)
             self._put(replace(deploy, stage="back", text=why))
             return
@@ -394,7 +394,7 @@ class _Turn:
     def _mark_away(self, id_: str, part: Part) -> None:
         deploy = self._deploys[id_]
         was = f" in the middle of {part.state.replace('_', ' ')}" if part.state in AT_WORK else ""
-        text = f"{part.host} cannot be reached{was}, so {_object(deploy)} goes on without it."
+        text = f"{part.host} cannot be reached{was}, so {deploy_object(deploy)} goes on without it."
         self._tell("deploy.step", "warning", text, deploy, host=part.host)
         is_unsure = part.state in ("switching", "going_back", "kept")
         self._put(deploy.with_part(replace(part, state="away", said=text, is_unsure=is_unsure)))
@@ -413,11 +413,11 @@ class _Turn:
         self._orders.append(replace(_wanted(deploy, part), phase=phase, migrates=migrates))
 
     def _finish(self, deploy: Deploy, outcome: Outcome, how: str) -> None:
-        what_serves = _what_serves(deploy)
-        severity: Severity = "info" if outcome in ("kept", "cancelled") and not what_serves else "warning"
-        how = " ".join([how if how.endswith(".") else f"{how}.", *([what_serves] if what_serves else [])])
-        text = f"{_subject(deploy)} {how}"
-        mixed: dict[str, Scalar] = {"serves": what_serves} if what_serves else {}
+        hosts_differ = what_serves(deploy)
+        severity: Severity = "info" if outcome in ("kept", "cancelled") and not hosts_differ else "warning"
+        how = " ".join([how if how.endswith(".") else f"{how}.", *([hosts_differ] if hosts_differ else [])])
+        text = f"{deploy_subject(deploy)} {how}"
+        mixed: dict[str, Scalar] = {"serves": hosts_differ} if hosts_differ else {}
         self._tell("deploy.finished", severity, text, deploy, {"outcome": outcome, **mixed})
         self._put(replace(deploy, stage="done", outcome=outcome, text=how, ended_us=self._now_us))
         for part in deploy.parts:
@@ -468,8 +468,7 @@ class _Turn:
 
     def _new_id(self) -> str:
         self._serial += 1
-        digest = hashlib.sha256(f"{self._state.seed} {self._serial}".encode()).digest()[:6]
-        return uuid7(self._now_us, (self._serial & 0x3FFF) << 48 | int.from_bytes(digest, "big"))
+        return serial_id(self._state.seed, self._serial, self._now_us)
 
 
 def _wanted(deploy: Deploy, part: Part) -> Wanted:
@@ -509,33 +508,10 @@ def _missed(deploys: Sequence[Deploy], host: str) -> tuple[str, str] | None:
         assert part is not None
         if deploy.outcome == "kept":
             commit = next((one.commit for one in deploy.parts if one.state == "kept" and one.commit), "")
-            why = why or (_left_out(deploy, part) if part.state == "away" or part.is_unsure else "")
+            why = why or (left_out(deploy, part) if part.state == "away" or part.is_unsure else "")
             return (commit, why) if commit and why else None
-        why = why or (_left_out(deploy, part) if part.is_unsure else "")
+        why = why or (left_out(deploy, part) if part.is_unsure else "")
     return None
-
-
-def _what_serves(deploy: Deploy) -> str:
-    """Which hosts serve what, as a sentence, where they differ or it is not known; empty where all serve the same."""
-    serving: dict[str, list[str]] = {}
-    for part in deploy.parts:
-        if part.serves and not part.is_unsure:
-            serving.setdefault(_commit_of(part.serves), []).append(part.host)
-    unsure = [part.host for part in deploy.parts if part.is_unsure]
-    if len(serving) < 2 and not unsure:
-        return ""
-    said = [f"{', '.join(hosts)} {_serve(hosts)} {commit}" for commit, hosts in serving.items()]
-    said += [f"what {', '.join(unsure)} {_serve(unsure)} is not known until heard"] if unsure else []
-    return f"Hosts differ: {'; '.join(said)}."
-
-
-def _serve(hosts: Sequence[str]) -> str:
-    return "serves" if len(hosts) == 1 else "serve"
-
-
-def _commit_of(serves: str) -> str:
-    """The commits in the names of releases, which differ from host to host by their times."""
-    return " and ".join(one.rpartition("-")[2] for one in serves.split(", "))
 
 
 def _is_at_work(deploy: Deploy) -> bool:
@@ -546,23 +522,3 @@ def _outcome_of(deploy: Deploy) -> Outcome:
     if deploy.cancelled_by:
         return "cancelled"
     return "rolled_back" if deploy.first.ended_by == "release.rolled_back" else "failed"
-
-
-def _subject(deploy: Deploy) -> str:
-    commit = next((part.commit for part in deploy.parts if part.commit), "")
-    what = f"{deploy.ref} ({commit[:12]})" if commit and not commit.startswith(deploy.ref or "-") else deploy.ref
-    return f"The {'rollback' if deploy.is_rollback else 'deploy'} of {deploy.app} to {what or 'the release before'}"
-
-
-def _object(deploy: Deploy) -> str:
-    return _subject(deploy).replace("The", "the", 1)
-
-
-def _because(why: str) -> str:
-    return f": {why}" if why else ""
-
-
-def _left_out(deploy: Deploy, part: Part) -> str:
-    what = deploy.ref or "the release before"
-    how = f"was left in the middle when {what}" if part.is_unsure else f"was away when {what}"
-    return f"{part.host} {how} was deployed"

@@ -16,26 +16,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from demo.deploying import Visitors
+from demo.deploying import SUPERVISORD, Visitors
 from demo.stage import HOST, ROOT, Stage, demo_python, end, free_port
 
 PAGE = ROOT / "docs" / "first-deploy.md"
 STEP_WITHIN_S = 300
 VISITS_A_SECOND, PATIENCE_S = 8, 60.0
-SUPERVISORD = """\
-[unix_http_server]
-file={home}/supervisor.sock
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-[supervisorctl]
-serverurl=unix://{home}/supervisor.sock
-[supervisord]
-logfile={home}/supervisord.log
-pidfile={home}/supervisord.pid
-nodaemon=true
-[include]
-files={home}/conf.d/*.conf
-"""
+INCLUDE = "[include]\nfiles={folder}/conf.d/*.conf\n"
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
@@ -156,7 +143,7 @@ async def place(stage: Stage) -> AsyncIterator[Place]:
     for folder in ("bin", "conf.d", "log", "srv", "ada"):
         (home / folder).mkdir(parents=True, mode=0o755)
     (home / "ada" / ".gitconfig").write_text("[user]\nname = Ada\nemail = ada@library.example\n")
-    (home / "supervisord.conf").write_text(SUPERVISORD.format(home=home))
+    (home / "supervisord.conf").write_text((SUPERVISORD + INCLUDE).format(folder=home))
     made = Place(home, stage, free_port(), free_port())
     redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(made.broker_port), "--save", "", "--appendonly", "no"]
     await stage.start_program("redis", redis, stage.folder)
