@@ -31,6 +31,7 @@ from agent.wire import (
     event_to_json,
     sample_from_json,
     sample_to_json,
+    serial_id,
     uuid7,
 )
 
@@ -168,3 +169,15 @@ def test_an_id_gives_its_time_back_to_within_a_microsecond(ts_us: int, bits: int
     value = UUID(uuid7(ts_us, bits)).int
     milliseconds, fraction = value >> 80, value >> 64 & 0xFFF
     assert abs(milliseconds * 1000 + fraction * 1000 / 4096 - ts_us) < 1
+
+
+@patient
+@given(seed=st.text(max_size=20), serial=st.integers(0, 2**30), ts_us=st.integers(0, 2**47 * 1000))
+def test_ids_of_an_engine_repeat_for_the_same_and_for_nothing_else(seed: str, serial: int, ts_us: int) -> None:
+    one = serial_id(seed, serial, ts_us)
+    assert one == serial_id(seed, serial, ts_us)
+    assert one != serial_id(seed, serial + 1, ts_us)
+    assert one != serial_id(f"{seed} of another", serial, ts_us)
+    assert one < serial_id(seed, serial, ts_us + 1)
+    if (serial + 1) % 2**14:
+        assert one < serial_id(seed, serial + 1, ts_us)
