@@ -33,14 +33,15 @@ class Bridge:
 class NodeChange(Ground):
     """Changes one node after the other."""
 
-    def check(self, jobs: Jobs) -> None:
-        """Raises NoWay, or ReleaseFailed, for a node that could not be changed."""
+    def check(self, jobs: Jobs) -> ServiceView | None:
+        """The node, if it runs. Raises NoWay, or ReleaseFailed, for one that could not be changed."""
         old = self.view(jobs.service)
         if old is not None and not old.argv and old.manager is None:
             raise NoWay(
                 f"nobody is known who starts {jobs.service} again, and its command line is not known either, so nothing "
                 "could take its place"
             )
+        return old
 
     async def begin(self, jobs: Jobs, release: str, done: Switched) -> list[Bridge]:
         """A node of the new release consumes before the old one stops to; a beat has none beside it.
@@ -51,12 +52,13 @@ class NodeChange(Ground):
         begun = self._begun(jobs)
         old = self.view(jobs.service) or (begun[-1] if begun and jobs.start is None else None)
         rest = [one for one in begun if old is None or one.master != old.master]
-        is_new = old is None or self.came_by_itself(old, release, done)
-        if is_new:
+        if old is None or self.came_by_itself(old, release, done):
             await self._begin_absent(jobs, old, release, done)
-        if old is None or is_new or self._performer.settings(old).role == "beat":
             await self._end(rest)
-            return [] if old is None or is_new else [Bridge(jobs, old, None)]
+            return []
+        if self._performer.settings(old).role == "beat":
+            await self._end(rest)
+            return [Bridge(jobs, old, None)]
         if not old.argv:
             done.notes.append(
                 f"the command line of {jobs.service} is not known, so its tasks wait while it is replaced"

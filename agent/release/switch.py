@@ -133,11 +133,12 @@ def _check_ways(app: App, webs: WebChange, nodes: NodeChange, done: Switched) ->
     """Nothing is begun that could not be done for every service. Raises ReleaseFailed."""
     try:
         for jobs in app.jobs:
-            nodes.check(jobs)
+            if nodes.check(jobs) is None:
+                done.absent.add(jobs.service)
         for web in app.web:
             view = webs.view(web.service)
             done.ways[web.service] = "" if view is None else webs.way(web, view)
-        services = [*(web.service for web in app.web), *(jobs.service for jobs in app.jobs)]
-        done.absent |= {name for name in services if webs.view(name) is None}
+            if view is None:
+                done.absent.add(web.service)
     except NoWay as error:
         raise ReleaseFailed("switch", str(error)) from None
