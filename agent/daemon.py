@@ -65,6 +65,7 @@ LOOK_AROUND_EVERY_TICKS = 300
 FIRST_LOOKS_TICKS = (2, 4, 8, 16, 32, 64)
 """What began to start just before the agent did, such as a second master without workers yet, shows only after a while."""
 
+DOUBT_POLL_S = 0.25
 STOP_GRACE_S = 3.0
 DEFECT_PAUSE_S = 1.0
 DEFECT_TOLD_EVERY_US = 60_000_000
@@ -152,6 +153,9 @@ class Daemon:
         self._socket_troubles = [] if opened is None else [opened]
         self._attach(loop)
         self._watch(self._watcher.scan)
+        while self._watcher.is_in_doubt and not self._stopping.is_set():
+            await asyncio.sleep(DOUBT_POLL_S)
+            self._watch(self._watcher.scan)
         if self._hands is not None:
             self._hands.remember()
         # Modules and their like live as long as the agent: the collector need not look at them again and again.
@@ -382,7 +386,7 @@ class Daemon:
                 self._sample_cost()
             if ticks % FIGURES_EVERY_TICKS == 1:
                 self._figures = self._kernel.figures()
-            if ticks % LOOK_AROUND_EVERY_TICKS == 1 or ticks in FIRST_LOOKS_TICKS:
+            if ticks % LOOK_AROUND_EVERY_TICKS == 1 or ticks in FIRST_LOOKS_TICKS or self._watcher.is_in_doubt:
                 self._look_around()
             if ticks % RENEW_EVERY_TICKS == 1:
                 self._kernel.renew(self._watcher.is_gone)

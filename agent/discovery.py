@@ -53,6 +53,7 @@ def find_masters(
     candidates = _candidates(procfs, network, is_worker)
     holders = {pid: inodes for pid in candidates if (inodes := _heartbeats(procfs, pid))}
     found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders, kind_of)]
+    found += _without_workers(procfs, candidates, found, kind_of)
     return sorted(found, key=lambda master: (master.process.start_ticks, master.process.pid))
 
 
@@ -93,6 +94,29 @@ def _by_heartbeat(
         process = procfs.process(pid)
         if workers and process is not None:
             yield FoundMaster(KINDS[gunicorn.KIND], process, workers)
+
+
+def _without_workers(
+    procfs: ProcFs,
+    parents: Mapping[int, int],
+    found: Iterable[FoundMaster],
+    kind_of: Callable[[Process], Kind | None],
+) -> list[FoundMaster]:
+    """Gunicorn masters that let all their workers end (WINCH) after they have begun a second master on their sockets."""
+    begun = {parents[one.process.pid]: one.process.pid for one in found if one.kind.KIND == gunicorn.KIND}
+    known = {one.process.pid for one in found}
+    olds = [
+        (process, second)
+        for pid, second in begun.items()
+        if pid in parents and pid not in known and (process := procfs.process(pid)) is not None
+    ]
+    return [
+        FoundMaster(kind, process, ())
+        for process, second in olds
+        if (kind := kind_of(process)) is not None
+        and kind.KIND == gunicorn.KIND
+        and procfs.sockets(process.pid) & procfs.sockets(second)
+    ]
 
 
 def _by_command(

@@ -64,7 +64,7 @@ class Maker:
             now = process
         old_master = self._services.get(process.parent_pid) if kind.KIND == gunicorn.KIND else None
         titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND and old_master is None else None
-        if titled is not None:
+        if titled is not None and titled.removesuffix(gunicorn.SECOND) not in (command.name, command.app):
             named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
             command = replace(command, name=named.name, app=named.app)
         role = "beat" if command.settings.role == "beat" else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -35,6 +35,9 @@ UNPROVEN_FOR_US = 600_000_000
 """How long a fork of a master may take to show whether it is a worker."""
 
 MAX_UNPROVEN = 1024
+SECOND_FOR_US = 3_000_000
+"""How long Gunicorn's mark of a second master may stay in its title when the first one is gone."""
+
 RELOADS_FOR_US = 5_000_000
 """After a signal to a master its release may be another one."""
 
@@ -111,6 +114,12 @@ class Watcher:
         self._candidates: dict[int, _Candidate] = {}
         self._unproven: dict[int, _Unproven] = {}
         self._hopeful: set[int] = set()
+        self._doubts: dict[tuple[int, int], int] = {}
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a look has met a master whose name is not certain: another look tells it."""
+        return bool(self._doubts)
 
     @property
     def expects_more(self) -> bool:
@@ -151,14 +160,31 @@ class Watcher:
         events: list[Event] = []
         adopted = False
         is_worker = self._rollup.worker_pids().__contains__
+        doubted, self._doubts = self._doubts, {}
         for found in find_masters(self._procfs, self._maker.kind, self._network, is_worker):
             known = self._rollup.services.get(found.process.pid)
-            if known is None or known.start_ticks != found.process.start_ticks:
+            if known is not None and known.start_ticks == found.process.start_ticks:
+                events += self._new_workers(known, found)
+            elif not self._is_doubtful(found, doubted):
                 events += self._promote_found(found) or self._adopt(found)
                 adopted = True
-            else:
-                events += self._new_workers(known, found)
         return events, adopted
+
+    def _is_doubtful(self, found: FoundMaster, doubted: Mapping[tuple[int, int], int]) -> bool:
+        """Whether a master's name may have the mark of a second one whose first one has just ended."""
+        process = found.process
+        is_second = found.kind.KIND == gunicorn.KIND and gunicorn.is_second(process.argv)
+        if not is_second or process.pid in self._candidates or process.parent_pid in self._rollup.services:
+            return False
+        ident = (process.pid, process.start_ticks)
+        if self._memory is not None and self._memory.recall(*ident) is not None:
+            return False
+        now_us = self._clock.now_us()
+        since_us = doubted.get(ident, now_us)
+        if now_us - since_us > SECOND_FOR_US:
+            return False
+        self._doubts[ident] = since_us
+        return True
 
     def scan_for_deaths(self, read_records: Callable[[], None] = lambda: None) -> list[Event]:
         """Finds out from /proc who is gone without a record of its end.

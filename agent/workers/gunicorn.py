@@ -35,6 +35,9 @@ HEARTBEAT_MARK = "/wgunicorn-"
 CONFIG_FILE = "gunicorn.conf.py"
 """Read from the working folder when no other is named."""
 
+SECOND = ".2"
+"""What a master that another one has begun (USR2) puts behind its name, until it finds, once a second, that one gone."""
+
 CONTROL_SOCKET = "gunicorn.ctl"
 """Since 25.1 a master listens there for `gunicornc`."""
 
@@ -120,6 +123,12 @@ def title_name(argv: Sequence[str]) -> str | None:
     """The name in the title that setproctitle made; None while there is no title."""
     title = _TITLE.match(argv[0]) if argv else None
     return None if title is None else title["name"]
+
+
+def is_second(argv: Sequence[str]) -> bool:
+    """Whether the title may be that of a master that another one has begun; a name may end so by itself."""
+    name = title_name(argv)
+    return name is not None and name.endswith(SECOND)
 
 
 def heartbeat(files: Sequence[OpenFile], others: frozenset[int]) -> OpenFile | None:

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import Clock
+from agent.ids import new_event_id
 from agent.procfs import ProcFs
+from agent.rollup import Rollup
 from agent.service import Service
+from agent.watcher import SECOND_FOR_US, Watcher
 from tests.workers.celery_stage import redis_server
 from tests.workers.variants import PROGRAMS, TASKS
 from tests.workers.ward import APP, Ward
@@ -66,6 +70,71 @@ async def test_usr2_has_two_masters_of_one_service(ward: Ward) -> None:
     assert ward.told("service.stopped")[-1].severity == "info"
     assert _deaths(ward) == {"stopped_by_master"}
     assert _running(new)()
+
+
+async def _two_masters(ward: Ward) -> tuple[Service, Service]:
+    """Of a Gunicorn that is a daemon, has a name, and names its processes."""
+    ward.begin("gunicorn-newest", *GUNICORN, "--daemon", "--pid", "pid", "--name", "shop-web", "app:application")
+    pid_file = ward.folder / "pid"
+    await ward.until(lambda: pid_file.exists() and pid_file.read_text().strip(), 10)
+    master = ward.adopt(int(pid_file.read_text()))
+    await ward.until(lambda: master in ward.rollup.services, 10)
+    old = ward.rollup.services[master]
+    await ward.until(_running(old), 10)
+    os.kill(old.master_pid, signal.SIGUSR2)
+    await ward.until(lambda: _below(ward, old.master_pid), 10)
+    (new,) = _below(ward, old.master_pid)
+    ward.adopt(new.master_pid)
+    await ward.until(_running(new), 10)
+    return old, new
+
+
+def _is_titled(service: Service, name: str) -> bool:
+    return ProcFs().command(service.master_pid)[0] == f"gunicorn: master [{name}]"
+
+
+async def test_an_agent_that_starts_finds_a_master_that_has_let_its_workers_end(ward: Ward) -> None:
+    """The first half of a handover by hand, USR2 and WINCH: the old one may be needed again, and both are one service."""
+    old, new = await _two_masters(ward)
+    assert _is_titled(new, "shop-web.2")
+    os.kill(old.master_pid, signal.SIGWINCH)
+    await ward.until(lambda: not old.workers, 10)
+    later = Watcher(ProcFs(), rollup := Rollup(new_event_id), Clock(), None)
+    later.scan()
+    found = {pid: (one.name, len(one.workers)) for pid, one in rollup.services.items()}
+    assert (found[old.master_pid], found[new.master_pid]) == (("shop-web", 0), ("shop-web", 2))
+
+
+async def test_an_agent_that_starts_when_the_old_master_has_just_gone_waits_for_the_new_ones_name(ward: Ward) -> None:
+    """For up to a second the new one does not know. It is held here, so that the look comes before it does for certain."""
+    old, new = await _two_masters(ward)
+    os.kill(new.master_pid, signal.SIGSTOP)
+    try:
+        os.kill(old.master_pid, signal.SIGTERM)
+        await ward.until(lambda: old.stopped_event and not old.workers, 10)
+        later = Watcher(ProcFs(), rollup := Rollup(new_event_id), Clock(), None)
+        later.scan()
+        assert later.is_in_doubt
+        assert new.master_pid not in rollup.services
+    finally:
+        os.kill(new.master_pid, signal.SIGCONT)
+    await ward.until(lambda: _is_titled(new, "shop-web"), 10)
+    later.scan()
+    assert not later.is_in_doubt
+    assert rollup.services[new.master_pid].name == "shop-web"
+
+
+async def test_a_name_that_looks_like_a_second_masters_is_believed_after_a_while(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await ward.start("gunicorn-newest", *GUNICORN, "--name", "api-v1.2", "app:application")
+    later = Watcher(ProcFs(), rollup := Rollup(new_event_id), clock := Clock(), None)
+    later.scan()
+    assert (later.is_in_doubt, service.master_pid in rollup.services) == (True, False)
+    now_us = clock.now_us()
+    monkeypatch.setattr(clock, "now_us", lambda: now_us + SECOND_FOR_US + 1_000_000)
+    later.scan()
+    assert (later.is_in_doubt, rollup.services[service.master_pid].name) == (False, service.name)
 
 
 async def test_usr2_with_a_broken_release_leaves_the_old_one_as_it_was(ward: Ward) -> None:
