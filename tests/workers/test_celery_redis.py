@@ -149,7 +149,7 @@ async def test_a_task_that_kills_again_and_again(redis: RedisServer, python: Pat
     with celery_node(python, tmp_path, redis.url(6), "-c", "1", "-n", f"{SHOP}@%h") as node:
         async with eyes(tmp_path, **FAST) as seen:
             await seen.until_known(_is_known)
-            node.send("die", 2, times=6)  # more than it takes: one that ends between two looks is not seen
+            node.send("die", 4, times=5)  # more and longer than it takes: one that ends between two looks is not seen
             poison = await seen.until("celery.task_poisonous", 60)
             lost = seen.told("celery.task_lost")
             assert poison.cause == lost[2].id
