@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +98,8 @@ def circus_endpoint(config: str, listens: Collection[str]) -> str:
 
     `listens` are addresses of its listeners, such as `tcp 127.0.0.1:5555`. What a wildcard stands for is asked on loopback.
     """
+    import configparser  # hosts without circus do without it
+
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(config)

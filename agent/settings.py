@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import operator
 import os
 import re
@@ -196,7 +195,9 @@ def _from_options(options: argparse.Namespace) -> list[tuple[str, object, str]]:
 def _convert(name: str, raw: object, where: str) -> Any:
     known: dict[str, Field[Any]] = {one.name: one for one in fields(Settings)}
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+        from difflib import get_close_matches  # only a mistake needs it
+
+        close = get_close_matches(name, known, n=1)
         meant = f"; did you mean {close[0]}?" if close else f"; the settings are {', '.join(known)}"
         raise SettingsError(f"{where}: there is no setting {name}{meant}")
     kind = str(known[name].type)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,6 +26,8 @@ class PlaybookError(ValueError):
 
 def meant(word: str, known: Sequence[str]) -> str:
     """`; did you mean 'steps'?`, or what there is to choose from where nothing is near and the list is short."""
+    from difflib import get_close_matches  # only a mistake needs it, and the agent has the rest of this module
+
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"

@@ -206,6 +206,14 @@ class Host:
                     os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(POLL_S)
 
+    def cut_link(self) -> None:
+        """Nothing goes to it or comes from it any more; what runs there goes on, and is not told."""
+        run("ip", "link", "set", self._link, "down")
+
+    def mend_link(self) -> None:
+        """It is reached again."""
+        run("ip", "link", "set", self._link, "up")
+
     async def remove(self) -> None:
         """Ends it."""
         if self._holder is None or self._holder.returncode is not None:
@@ -401,6 +409,7 @@ class Fleet(Stage):
             await self.start_server_again()
         for host in self.hosts:
             host.be_well()
+            host.mend_link()
             if host.agent is None or host.agent.returncode is not None:
                 await host.start_agent()
             if await host.version() is None:

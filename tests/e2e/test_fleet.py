@@ -204,6 +204,36 @@ async def test_a_host_that_loses_its_power_in_the_middle_gets_the_release_when_i
     await all_serve(fleet, version)
 
 
+async def test_a_host_whose_link_is_cut_in_the_middle_ends_by_itself_and_is_asked_again_when_it_is_heard(
+    fleet: Fleet,
+) -> None:
+    """Its agent lives: it brings its release to the end that it would have come to, and tells of that late."""
+    version = fleet.commit()
+    deploy = await fleet.push(version)
+    last = fleet.hosts[2]
+    cut_off = await switching(fleet, deploy, last)
+    last.cut_link()
+    order = part_of(cut_off, last.name)["order"]
+
+    async def has_ended() -> bool:
+        return last.has_ended(order)
+
+    await fleet.until(has_ended, f"{last.name} does not end without the server", within_s=60)
+    await fleet.take_on(patience_s=2)
+    done = await fleet.ended(deploy)
+    await fleet.take_on()
+    assert (done["outcome"], part_of(done, last.name)["is_unsure"]) == ("kept", True)
+    assert "web-3 could not be reached and follow when they can." in done["text"]
+    assert last.masters() == 1
+    last.mend_link()
+    follows = await fleet.followed(deploy)
+    assert (follows["who"], follows["outcome"], follows["text"]) == ("Reflex", "kept", "serves on web-3.")
+    kept = [one for one in await fleet.told(deploy) if (one["kind"], one["host"]) == ("release.kept", last.name)]
+    assert [one["attrs"]["order"] for one in kept] == [order]
+    assert [one for one in await fleet.told(deploy) if one["kind"] == "release.interrupted"] == []
+    await all_serve(fleet, version)
+
+
 def commit(deploy: Mapping[str, Any]) -> str:
     """The commit of a deploy as the names of releases have it."""
     return str(part_of(deploy, "web-1")["commit"])[:7]
