@@ -15,6 +15,7 @@ from agent import __version__
 from agent.budget import MIB, Cost, CostMeter, Limits
 from agent.celery.beat import CeleryBeat
 from agent.clock import Clock
+from agent.defects import Defects
 from agent.hands import Hands
 from agent.health_beat import HealthBeat
 from agent.host_pressure import PressureBeat
@@ -26,6 +27,7 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.ladder import DETAILS, Probe, parse_wishes
 from agent.kernel.opening import open_kernel
 from agent.link import Link, LinkError
+from agent.lookout import Lookout
 from agent.memory import Memory
 from agent.oom_beat import oom_beat
 from agent.overrides import OverridesError, load_overrides
@@ -51,10 +53,6 @@ from agent.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
-READY_POLL_S = 0.05
-PATIENT_READY_POLL_S = 1.0
-PATIENT_AFTER_US = 30_000_000
-SCAN_S = 2.0
 LOSSES_EVERY_TICKS = 10
 """How often losses are looked for on a quiet host; a full buffer has been read since the last look, and is looked at at once."""
 
@@ -65,14 +63,9 @@ LOOK_AROUND_EVERY_TICKS = 300
 FIRST_LOOKS_TICKS = (2, 4, 8, 16, 32, 64)
 """What began to start just before the agent did, such as a second master without workers yet, shows only after a while."""
 
-DOUBT_POLL_S = 0.25
 STOP_GRACE_S = 3.0
-DEFECT_PAUSE_S = 1.0
-DEFECT_TOLD_EVERY_US = 60_000_000
-DRAIN_ROUNDS = 64
 MEMORY_FILE = "services.json"
 SNAPSHOTS_FOLDER = "snapshots"
-LIFECYCLE = ("fork", "exec", "exit")
 
 
 class DaemonError(RuntimeError):
@@ -103,6 +96,7 @@ class Daemon:
         except (SettingsError, OverridesError, SpoolError, LinkError) as error:
             raise DaemonError(str(error)) from None
         self._reporter = Reporter(self._spool, self._clock)
+        self._defects = Defects(settings.host, self._reporter, self._clock)
         self._procfs = ProcFs(settings.proc_root)
         self._rollup = Rollup(new_event_id)
         self._meter = CostMeter(self._procfs, os.getpid(), self._clock.monotonic_ns())
@@ -135,12 +129,8 @@ class Daemon:
         self._hands: Hands | None = None
         self._figures: Mapping[str, Figures] = {}
         self._socket_troubles: list[str] = []
-        self._seen_lost: dict[str, int] = {}
-        self._has_heard = False
-        self._defect_told_us = 0
         self._sampled_sent = 0
         self._sampled_lost = 0
-        self._booting = asyncio.Event()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -152,17 +142,14 @@ class Daemon:
         opened = await self._status_socket.open()
         self._socket_troubles = [] if opened is None else [opened]
         self._attach(loop)
-        self._watch(self._watcher.scan)
-        while self._watcher.is_in_doubt and not self._stopping.is_set():
-            await asyncio.sleep(DOUBT_POLL_S)
-            self._watch(self._watcher.scan)
+        await self._lookout.first_look(self._stopping)
         if self._hands is not None:
             self._hands.remember()
         # Modules and their like live as long as the agent: the collector need not look at them again and again.
         gc.collect()
         gc.freeze()
         trim()
-        beats = [asyncio.create_task(self._keep_beating(beat)) for beat in self._beats()]
+        beats = [asyncio.create_task(self._defects.outlive(beat)) for beat in self._beats()]
         log.info("watching %d services, sending to %s", len(self._rollup.services), self._settings.server_url)
         await self._stopping.wait()
         for task in beats:
@@ -217,14 +204,12 @@ class Daemon:
         return document(look, self._past)
 
     def _beats(self) -> list[Callable[[], Awaitable[None]]]:
-        beats: list[Callable[[], Awaitable[None]]] = [self._ready_beat, self._tick_beat, self._queues.queue_beat]
+        beats: list[Callable[[], Awaitable[None]]] = [*self._lookout.beats(), self._tick_beat, self._queues.queue_beat]
         beats += [self._ooms.oom_beat, self._pressure.pressure_beat]
         beats.append(self._celery.celery_beat)
         if self._hands is not None:
             beats += [self._hands.command_beat, self._hands.reflex_beat]
         beats += [self._readings.readings_beat, self._health.health_beat, self._health.memory_beat]
-        if any(self._kernel.probe(name).means in ("scan", "off") for name in LIFECYCLE):
-            beats.append(self._scan_beat)
         return beats
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -247,9 +232,13 @@ class Daemon:
         host = self._settings.host
         self._ooms = oom_beat(self._kernel, self._procfs, self._rollup, self._reporter, self._clock, host)
         self._pressure = PressureBeat(host, self._procfs, self._rollup, self._reporter, self._clock)
-        for source in self._kernel.sources:
-            loop.add_reader(source.fd, self._read_kernel)
         self._open_hands()
+        takers = [self._celery.notice, self._health.notice, *([self._hands.notice] if self._hands is not None else [])]
+        self._lookout = Lookout(
+            host, self._kernel, self._watcher, self._ooms, self._reporter, self._clock, self._defects, takers
+        )
+        for source in self._kernel.sources:
+            loop.add_reader(source.fd, self._lookout.read_kernel)
         self._settle(started)
 
     def _new_health(self) -> HealthBeat:
@@ -311,118 +300,25 @@ class Daemon:
             attrs={"signal": probe.signal, "state": probe.state, "rung": probe.rung, "reason": probe.reason},
         )
 
-    def _read_kernel(self) -> bool:
-        """Records to events, one by one: a record that the agent cannot cope with costs itself and no other.
-
-        Whether there were any.
-        """
-        records = self._kernel.read()
-        self._has_heard = True
-        for record in records:
-            try:
-                self._watch(lambda: self._watcher.on_record(record))  # noqa: B023 - called at once
-            except Exception as defect:  # noqa: BLE001 - told on the timeline; the agent must outlive its defects
-                self._report_defect(f"a kernel record ({type(record).__name__})", defect)
-        return bool(records)
-
-    async def _keep_beating(self, beat: Callable[[], Awaitable[None]]) -> None:
-        """Runs a beat for ever. A defect in one must neither silence it nor the others."""
-        while True:
-            try:
-                await beat()
-            except Exception as defect:  # noqa: BLE001 - told on the timeline; the agent must outlive its defects
-                self._report_defect(getattr(beat, "__name__", "a beat").strip("_").replace("_", " "), defect)
-                await asyncio.sleep(DEFECT_PAUSE_S)
-
-    def _report_defect(self, where: str, defect: Exception) -> None:
-        """Logs every one; tells the timeline once in a while, so that a defect in a storm is no storm itself."""
-        log.error("a defect in %s", where, exc_info=defect)
-        now_us = self._clock.now_us()
-        if now_us - self._defect_told_us < DEFECT_TOLD_EVERY_US:
-            return
-        self._defect_told_us = now_us
-        self._reporter.about_agent(
-            "agent.defect",
-            f"The agent on {self._settings.host} met a defect of its own in {where} and went on: {defect!r:.200}.",
-            severity="warning",
-            attrs={"where": where, "error": f"{defect!r:.1000}"},
-        )
-
-    def _watch(self, look: Callable[[], list[Any]]) -> None:
-        events = self._ooms.notice(look())
-        self._reporter.events(events)
-        self._celery.notice(events)
-        self._health.notice(events)
-        if self._hands is not None:
-            self._hands.notice(events)
-        if self._watcher.expects_more or any(event.kind == "worker.started" for event in events):
-            self._booting.set()
-
-    async def _ready_beat(self) -> None:
-        """Looks at booting workers closely, at slow ones less so, and sleeps while there are none."""
-        while True:
-            self._watch(self._watcher.look_for_ready)
-            since_us = self._watcher.waits_since_us()
-            if since_us is None:
-                self._booting.clear()
-                await self._booting.wait()
-                continue
-            young = self._clock.now_us() - since_us < PATIENT_AFTER_US
-            await asyncio.sleep(READY_POLL_S if young else PATIENT_READY_POLL_S)
-
     async def _tick_beat(self) -> None:
         ticks = 0
         while True:
             await next_pulse()
             ticks += 1
             self._clock.refresh()
-            self._watch(self._watcher.tick)
+            self._lookout.tick()
             await self._spool.sync()
             self._report_drops()
-            if self._has_heard or ticks % LOSSES_EVERY_TICKS == 1:
-                self._has_heard = False
-                self._report_losses()
+            if self._lookout.take_has_heard() or ticks % LOSSES_EVERY_TICKS == 1:
+                self._lookout.report_losses()
             if ticks % COST_EVERY_TICKS == 1:
                 self._sample_cost()
             if ticks % FIGURES_EVERY_TICKS == 1:
                 self._figures = self._kernel.figures()
             if ticks % LOOK_AROUND_EVERY_TICKS == 1 or ticks in FIRST_LOOKS_TICKS or self._watcher.is_in_doubt:
-                self._look_around()
+                self._lookout.look_around()
             if ticks % RENEW_EVERY_TICKS == 1:
                 self._kernel.renew(self._watcher.is_gone)
-
-    async def _scan_beat(self) -> None:
-        """Without records of births and deaths: looks for them."""
-        while True:
-            await asyncio.sleep(SCAN_S)
-            self._look_around()
-
-    def _report_losses(self) -> None:
-        """Says what the kernel could not hand over, and looks through /proc for what was missed."""
-        lost = {name: count.lost for name, count in self._kernel.counts().items()}
-        fresh = {name: n - self._seen_lost.get(name, 0) for name, n in lost.items() if n > self._seen_lost.get(name, 0)}
-        self._seen_lost = lost
-        if not fresh:
-            return
-        what = ", ".join(f"{count} of {name}" for name, count in fresh.items())
-        self._reporter.about_agent(
-            "probe.lost",
-            f"The agent on {self._settings.host} lost kernel records because a buffer was full: {what}. "
-            "It looked through /proc for services and deaths that it missed.",
-            severity="warning",
-            attrs=dict(fresh),
-        )
-        self._look_around()
-
-    def _look_around(self) -> None:
-        """Whatever records missed, a look through /proc finds: who is gone, who is new. Waiting records go first."""
-        self._watch(lambda: self._watcher.scan_for_deaths(self._drain))
-        self._watch(self._watcher.scan)
-
-    def _drain(self) -> None:
-        for _ in range(DRAIN_ROUNDS):
-            if not self._read_kernel():
-                break
 
     def _report_drops(self) -> None:
         for drop in self._spool.take_drops():
@@ -447,7 +343,7 @@ class Daemon:
         self._sampled_sent, self._sampled_lost = sent, lost
 
     async def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._drain()
+        self._lookout.drain()
         self._ooms.finish()
         if self._hands is not None:
             await self._hands.stop()
