@@ -22,7 +22,7 @@ from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.log import Log
 from agent.release.own import merged
-from agent.release.prepare import Preparation, is_there
+from agent.release.prepare import Preparation
 from agent.release.records import RECORDS_FILE, OrderRecord, Records
 from agent.release.switch import Switch
 from agent.release.telling import (
@@ -38,6 +38,7 @@ from agent.release.telling import (
 from agent.release.tidy import foreign_of, releases_of, tidy
 from agent.release.watch import Observer
 from agent.release.words import build_environment
+from agent.release.workshop import is_there
 from agent.reporter import Reporter
 from agent.service import Service
 from agent.wire import (

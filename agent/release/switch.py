@@ -14,11 +14,11 @@ from agent.release.ground import Means
 from agent.release.hired import Runner, RunnerTrouble
 from agent.release.layout import Layout
 from agent.release.node_change import Bridge, NodeChange
-from agent.release.prepare import SHORT_S
 from agent.release.switched import Switched
 from agent.release.tidy import serving
 from agent.release.web_change import WebChange
 from agent.release.words import SYSTEM_PATH
+from agent.release.workshop import SHORT_S
 from agent.wire import Order
 from agent.wire.app import App, Web
 

@@ -12,8 +12,8 @@ from agent.managers import holds_socket, is_keeper
 from agent.release.choice import BY_KEEPER, Standing, Way, way_of
 from agent.release.failure import ReleaseFailed
 from agent.release.ground import Ground
-from agent.release.prepare import BOOT_POLL_S
 from agent.release.switched import Switched
+from agent.release.trial import BOOT_POLL_S
 from agent.wire import Target
 from agent.wire.app import Web
 

@@ -26,10 +26,11 @@ from agent.celery.hands import CeleryHands
 from agent.procfs import ProcFs
 from agent.procfs.text import text_of
 from agent.release import running
+from agent.release.failure import ReleaseFailed
 from agent.release.hired import Runner
 from agent.release.job import Job, JobRefused
 from agent.release.log import Log
-from agent.release.prepare import Preparation, ReleaseFailed
+from agent.release.prepare import Preparation
 from agent.release.switch import Switch
 from agent.rollup import Rollup
 from agent.service import Service

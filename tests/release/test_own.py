@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from agent.release.failure import ReleaseFailed
 from agent.release.hired import Runner
 from agent.release.own import merged
 from agent.release.own_file import OwnFileWrong, read_own_file
-from agent.release.prepare import Preparation, Prepared, ReleaseFailed
+from agent.release.prepare import Preparation, Prepared
 from agent.release.records import Records
 from agent.wire import Order
 from agent.wire.app import App, Health, Jobs, Web, app_from_json, app_to_json

@@ -17,9 +17,9 @@ import pytest
 from agent.acting import Performer
 from agent.celery.hands import CeleryHands
 from agent.procfs import ProcFs
+from agent.release.failure import ReleaseFailed
 from agent.release.hired import Runner
 from agent.release.own import merged
-from agent.release.prepare import ReleaseFailed
 from agent.release.switch import Switch
 from agent.release.switched import Switched
 from agent.service import Service, Worker
