@@ -372,13 +372,15 @@ class Releaser:
         if done.before and done.before != order.release:
             record.before = done.before
         record.serving = order.release
+        is_seen, had_run = any(way != "none" for way in done.ways.values()), record.has_run
+        record.has_run = is_seen or had_run
         self._records.save()
         switched = self._teller.switched(order, done, time.monotonic() - began)
         await self._migrate("after", order, told)
         observer.see_as(app)
         observer.turn()
-        if all(way == "none" for way in done.ways.values()):
-            await self._keep(order, told, Verdict("unknown", (), ()), switched)
+        if not is_seen:
+            await self._keep(order, told, Verdict("unknown", (), ()), switched, had_run=had_run)
             return
         verdict = await self._watch(order, observer, before)
         if verdict.state == "worse":
@@ -437,7 +439,7 @@ class Releaser:
             took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=ways_of(done),
         )  # fmt: skip
 
-    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str) -> None:
+    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str, *, had_run: bool = False) -> None:
         app, record = order.app, self._records.app(order.app.name)
         kept = {record.serving, record.before}
         try:
@@ -449,10 +451,16 @@ class Releaser:
         text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
         if verdict.state == "unknown":
             text = "is current, and nothing that runs it was seen, so nothing was watched"
+            text += (
+                "; what ran the release before has ended, or is not recognised any more (reflexctl hosts shows what runs)"
+                if had_run
+                else ""
+            )
         commit = record.commits.get(order.release, "")
         record.bad.pop(commit, None)
         self._teller.end(
-            order, "release.kept", "info", text, told, *evidence_of(verdict), cause=cause, verdict=verdict.state,
+            order, "release.kept", "warning" if had_run else "info", text, told, *evidence_of(verdict), cause=cause,
+            verdict=verdict.state,
             commit=commit,
         )  # fmt: skip
 

@@ -24,7 +24,7 @@ class Part:
 
     `commit` and `release` are what the host has made, `switch_s` how long a switch to that may take; `said` is its last
     sentence, `ended_by` the kind of that event. `serves` is the release that it last said to serve. `is_unsure`: it was left in
-    the middle, so only it can say what serves.
+    the middle, so only it can say what serves. `is_unseen`: nothing that runs the release was seen there.
     """
 
     host: str
@@ -38,6 +38,7 @@ class Part:
     has_switched: bool = False
     serves: str = ""
     is_unsure: bool = False
+    is_unseen: bool = False
     switch_s: float = 0.0
 
 

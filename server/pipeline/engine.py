@@ -172,7 +172,16 @@ class _Turn:
         if part.state == "going_back" or (is_back and deploy.is_rollback):
             after = ("kept" if deploy.is_rollback else "went_back") if is_back else "failed"
         has_switched = after == "kept" and not is_back
-        part = replace(part, state=after, order="", ended_by=event.kind, has_switched=has_switched, is_unsure=False)
+        is_unseen = event.kind == "release.kept" and event.attrs.get("verdict") == "unknown"
+        part = replace(
+            part,
+            state=after,
+            order="",
+            ended_by=event.kind,
+            has_switched=has_switched,
+            is_unsure=False,
+            is_unseen=is_unseen,
+        )
         self._put(deploy.with_part(part))
 
     def present_is(self, host: str, *, is_there: bool) -> None:
@@ -369,12 +378,15 @@ class _Turn:
         self._finish(deploy, outcome, f"was taken back: {deploy.text}")
 
     def _kept(self, deploy: Deploy, failed: Sequence[Part]) -> None:
-        good = [part.host for part in deploy.parts if part.state == "kept"]
+        kept = [part for part in deploy.parts if part.state == "kept"]
+        good = [part.host for part in kept if not part.is_unseen]
+        unseen = [part.host for part in kept if part.is_unseen]
         away = [part.host for part in deploy.parts if part.state == "away"]
         text = f"serves on {', '.join(good)}" if good else "serves nowhere"
+        text += f"; is current on {', '.join(unseen)}, where nothing that runs it is seen" if unseen else ""
         text += f"; {', '.join(away)} could not be reached and follow when they can" if away else ""
         text += f"; not on {', '.join(part.host for part in failed)}: {failed[0].said}" if failed else ""
-        self._finish(deploy, "kept" if good else "failed", text)
+        self._finish(deploy, "kept" if kept else "failed", text)
 
     def _give_up(self, deploy: Deploy, site: Site) -> None:
         """Hosts that cannot be reached, or take longer than they may, hold nobody up for ever."""

@@ -35,7 +35,7 @@ def what_serves(deploy: Deploy) -> str:
     """Which hosts serve what, as a sentence, where they differ or it is not known; empty where all serve the same."""
     serving: dict[str, list[str]] = {}
     for part in deploy.parts:
-        if part.serves and not part.is_unsure:
+        if part.serves and not (part.is_unsure or part.is_unseen):
             serving.setdefault(_commit_of(part.serves), []).append(part.host)
     unsure = [part.host for part in deploy.parts if part.is_unsure]
     if len(serving) < 2 and not unsure:

@@ -35,6 +35,7 @@ KEY = "the-key-of-the-host"
 KEY_HASH = hashlib.sha256(KEY.encode()).hexdigest()
 WITHIN_S = 20.0
 SERVICE = f"shop-web-{os.getpid()}"
+ENDS = ("release.kept", "release.failed", "release.refused")
 RELEASE, BEFORE = "20261124T020304-aaaaaaa", "20261123T020304-bbbbbbb"
 
 
@@ -94,6 +95,17 @@ class Place:
             while not (found := [event for event in self.told if event.attrs.get("order") == order]):
                 await asyncio.sleep(0.01)
         return found[-1]
+
+    async def answered(self, order: str) -> Event:
+        """The event that tells the end of an order, of which every job succeeds."""
+        async with asyncio.timeout(WITHIN_S):
+            while not any(event.attrs.get("order") == order and event.kind in ENDS for event in self.told):
+                for job in self.jobs:
+                    job.write(b'{"code": 0}\n')
+                    job.close()
+                self.jobs.clear()
+                await asyncio.sleep(0.01)
+        return await self.ended(order)
 
     async def has_jobs(self, count: int) -> None:
         """Returns when so many jobs have come."""
@@ -195,6 +207,27 @@ async def test_a_new_order_ends_what_was_cut_off_of_its_app(tmp_path: Path) -> N
     await place.ended(place.order("rollback"))
     known: dict[str, Any] = Records(tmp_path / "releases.json").orders
     assert ("one" in known, "two" in known) == (False, True)
+
+
+async def test_a_release_that_nothing_runs_is_kept_and_where_something_ran_before_that_is_a_warning(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "srv" / "shop" / "releases" / RELEASE).mkdir(parents=True)
+    place = Place(tmp_path)
+    await place.open_runner()
+    first = await place.answered(place.order("switch", RELEASE))
+    assert (first.kind, first.severity, first.attrs["verdict"]) == ("release.kept", "info", "unknown")
+    assert first.text.endswith("is current, and nothing that runs it was seen, so nothing was watched.")
+    await place.close()
+    records = Records(tmp_path / "releases.json")
+    records.app("shop").has_run = True
+    records.save()
+    later = Place(tmp_path)
+    await later.open_runner()
+    second = await later.answered(later.order("switch", RELEASE))
+    await later.close()
+    assert (second.kind, second.severity) == ("release.kept", "warning")
+    assert "what ran the release before has ended, or is not recognised any more" in second.text
 
 
 async def test_a_migration_that_was_cut_off_is_run_again_and_one_that_has_ended_is_not(tmp_path: Path) -> None:

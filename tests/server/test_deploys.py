@@ -108,6 +108,30 @@ def test_all_build_then_the_first_switches_then_the_others_in_batches() -> None:
     assert play.told[0].text == "ada began to deploy shop to main on web-1, web-2, web-3: a fix."
 
 
+def test_a_host_where_nothing_runs_the_release_is_not_said_to_serve_it() -> None:
+    play = Play()
+    play.give(Push("shop", "main", "ada"))
+    play.prepared()
+    (first,) = play.take("switch")
+    play.answer(first, "release.kept", verdict="same", serves="r-c0ffee")
+    two, three = play.take("switch")
+    play.answer(two, "release.kept", verdict="unknown", serves="r-c0ffee")
+    play.answer(three, "release.kept", verdict="same", serves="r-c0ffee")
+    assert play.deploy.outcome == "kept"
+    assert play.deploy.text == "serves on web-1, web-3; is current on web-2, where nothing that runs it is seen."
+    play.restart()
+
+
+def test_a_first_deploy_that_nothing_runs_yet_is_kept_and_says_so() -> None:
+    play = Play(replace(SITE, hosts=("web-1",)))
+    play.give(Push("shop", "main", "ada"))
+    play.prepared()
+    (first,) = play.take("switch")
+    play.answer(first, "release.kept", verdict="unknown")
+    assert play.deploy.outcome == "kept"
+    assert play.deploy.text == "serves nowhere; is current on web-1, where nothing that runs it is seen."
+
+
 def test_one_build_that_fails_keeps_everybody_from_switching() -> None:
     play = Play()
     play.give(Push("shop", "main", "ada"))
