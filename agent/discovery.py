@@ -53,7 +53,7 @@ def find_masters(
     candidates = _candidates(procfs, network, is_worker)
     holders = {pid: inodes for pid in candidates if (inodes := _heartbeats(procfs, pid))}
     found = [*_by_heartbeat(procfs, candidates, holders), *_by_command(procfs, candidates, holders, kind_of)]
-    found += _without_workers(procfs, candidates, found, kind_of)
+    found += _without_workers(procfs, candidates, holders, found, kind_of)
     return sorted(found, key=lambda master: (master.process.start_ticks, master.process.pid))
 
 
@@ -99,23 +99,26 @@ def _by_heartbeat(
 def _without_workers(
     procfs: ProcFs,
     parents: Mapping[int, int],
+    holders: Mapping[int, frozenset[int]],
     found: Iterable[FoundMaster],
     kind_of: Callable[[Process], Kind | None],
 ) -> list[FoundMaster]:
-    """Gunicorn masters that let all their workers end (WINCH) after they have begun a second master on their sockets."""
+    """Gunicorn masters that let all their workers end (WINCH) after they have begun a second master on their listeners.
+
+    A worker that begins a Gunicorn of its own is none: it holds a heartbeat.
+    """
     begun = {parents[one.process.pid]: one.process.pid for one in found if one.kind.KIND == gunicorn.KIND}
-    known = {one.process.pid for one in found}
     olds = [
         (process, second)
         for pid, second in begun.items()
-        if pid in parents and pid not in known and (process := procfs.process(pid)) is not None
+        if pid in parents and pid not in holders and (process := procfs.process(pid)) is not None
     ]
     return [
         FoundMaster(kind, process, ())
         for process, second in olds
         if (kind := kind_of(process)) is not None
         and kind.KIND == gunicorn.KIND
-        and procfs.sockets(process.pid) & procfs.sockets(second)
+        and {one.inode for one in procfs.listeners(process.pid)} & procfs.sockets(second)
     ]
 
 

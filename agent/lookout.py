@@ -16,7 +16,7 @@ from agent.wire import Event
 READY_POLL_S = 0.05
 PATIENT_READY_POLL_S = 1.0
 PATIENT_AFTER_US = 30_000_000
-DOUBT_POLL_S = 0.25
+DOUBT_S, DOUBT_POLL_S = 3.0, 0.25
 SCAN_S = 2.0
 DRAIN_ROUNDS = 64
 LIFECYCLE = ("fork", "exec", "exit")
@@ -52,9 +52,10 @@ class Lookout:
         return [self._ready_beat, *([self._scan_beat] if needs_scans else [])]
 
     async def first_look(self, stopping: asyncio.Event) -> None:
-        """Finds what runs already; returns when all of it is certain, or `stopping` is set."""
+        """Finds what runs already; waits a little for what is not certain, unless `stopping` is set."""
         self._watch(self._watcher.scan)
-        while self._watcher.is_in_doubt and not stopping.is_set():
+        ends_ns = self._clock.monotonic_ns() + int(DOUBT_S * 1e9)
+        while self._watcher.is_in_doubt and not stopping.is_set() and self._clock.monotonic_ns() < ends_ns:
             await asyncio.sleep(DOUBT_POLL_S)
             self._watch(self._watcher.scan)
 

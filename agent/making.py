@@ -51,11 +51,11 @@ class Maker:
     def command(self, kind: Kind | None, process: Process) -> Command:
         """What its command line, environment and configuration file say."""
         environment = self._procfs.environment(process.pid)
-        supervisor = supervisor_of(environment)
+        supervisor, is_second = supervisor_of(environment), gunicorn.BEGUN_BY in environment
         if kind is None:
-            return Command(supervisor=supervisor)
+            return Command(supervisor=supervisor, is_second=is_second)
         command = kind.read_command(process.argv, environment, ProcessFiles(self._procfs, process.pid))
-        return replace(command, supervisor=supervisor)
+        return replace(command, supervisor=supervisor, is_second=is_second)
 
     def service(self, kind: Kind, process: Process, command: Command) -> Service:
         """The service of a master. A title, once there, knows the name also where a configuration file gave it."""
@@ -64,8 +64,10 @@ class Maker:
             now = process
         old_master = self._services.get(process.parent_pid) if kind.KIND == gunicorn.KIND else None
         titled = gunicorn.title_name(now.argv) if kind.KIND == gunicorn.KIND and old_master is None else None
-        if titled is not None and titled.removesuffix(gunicorn.SECOND) not in (command.name, command.app):
-            named = kind.read_command(now.argv, {}, ProcessFiles(self._procfs, process.pid))
+        if titled is not None and command.is_second and titled not in (command.name, command.app):
+            titled = titled.removesuffix(gunicorn.SECOND)
+        if titled is not None:
+            named = kind.read_command(gunicorn.titled(titled), {}, ProcessFiles(self._procfs, process.pid))
             command = replace(command, name=named.name, app=named.app)
         role = "beat" if command.settings.role == "beat" else ""
         listeners = self._looks.listeners(process.pid)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.clock import Clock
 from agent.deaths import SIGABRT
 from agent.discovery import FoundMaster, FoundWorker, find_masters
+from agent.doubts import Doubts
 from agent.heartbeats import HeartbeatFiles
 from agent.kernel.records import ExecRecord, ExitRecord, ForkRecord, OomRecord, Record, Role, SignalRecord
 from agent.looks import Looks
@@ -35,9 +36,6 @@ UNPROVEN_FOR_US = 600_000_000
 """How long a fork of a master may take to show whether it is a worker."""
 
 MAX_UNPROVEN = 1024
-SECOND_FOR_US = 3_000_000
-"""How long Gunicorn's mark of a second master may stay in its title when the first one is gone."""
-
 RELOADS_FOR_US = 5_000_000
 """After a signal to a master its release may be another one."""
 
@@ -114,7 +112,7 @@ class Watcher:
         self._candidates: dict[int, _Candidate] = {}
         self._unproven: dict[int, _Unproven] = {}
         self._hopeful: set[int] = set()
-        self._doubts: dict[tuple[int, int], int] = {}
+        self._doubts = Doubts(clock.monotonic_ns)
 
     @property
     def is_in_doubt(self) -> bool:
@@ -160,31 +158,27 @@ class Watcher:
         events: list[Event] = []
         adopted = False
         is_worker = self._rollup.worker_pids().__contains__
-        doubted, self._doubts = self._doubts, {}
+        doubtful: set[Hashable] = set()
         for found in find_masters(self._procfs, self._maker.kind, self._network, is_worker):
+            ident = (found.process.pid, found.process.start_ticks)
             known = self._rollup.services.get(found.process.pid)
             if known is not None and known.start_ticks == found.process.start_ticks:
                 events += self._new_workers(known, found)
-            elif not self._is_doubtful(found, doubted):
+            elif self._is_doubtful(found) and self._doubts.may_wait(ident):
+                doubtful.add(ident)
+            else:
                 events += self._promote_found(found) or self._adopt(found)
                 adopted = True
+        self._doubts.keep(doubtful)
         return events, adopted
 
-    def _is_doubtful(self, found: FoundMaster, doubted: Mapping[tuple[int, int], int]) -> bool:
+    def _is_doubtful(self, found: FoundMaster) -> bool:
         """Whether a master's name may have the mark of a second one whose first one has just ended."""
         process = found.process
         is_second = found.kind.KIND == gunicorn.KIND and gunicorn.is_second(process.argv)
         if not is_second or process.pid in self._candidates or process.parent_pid in self._rollup.services:
             return False
-        ident = (process.pid, process.start_ticks)
-        if self._memory is not None and self._memory.recall(*ident) is not None:
-            return False
-        now_us = self._clock.now_us()
-        since_us = doubted.get(ident, now_us)
-        if now_us - since_us > SECOND_FOR_US:
-            return False
-        self._doubts[ident] = since_us
-        return True
+        return self._memory is None or self._memory.recall(process.pid, process.start_ticks) is None
 
     def scan_for_deaths(self, read_records: Callable[[], None] = lambda: None) -> list[Event]:
         """Finds out from /proc who is gone without a record of its end.
@@ -416,6 +410,7 @@ class Watcher:
         command = self._maker.command(found.kind, process)
         if command.one_shot:
             return []
+        command = replace(command, is_second=False)  # its title is believed by now
         candidate = self._candidates.pop(process.pid, None)
         if candidate is not None:
             process, command = replace(process, argv=candidate.process.argv), candidate.command

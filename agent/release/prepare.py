@@ -75,7 +75,6 @@ class Preparation:
             await self._step("folder", self._make_folder())
             await self._step("fetch", source.fetch())
             found = await self._step("found", self._survey().look(self._known, self._runs_from, shop.git))
-            self._trial.is_first = found is None
             commit = await self._step("commit", source.commit())
             if why := self._bad.get(commit.id):
                 raise ReleaseFailed("commit", f"commit {commit.id[:12]} was bad ({why}) and is refused unless forced")
@@ -88,7 +87,7 @@ class Preparation:
             await self._step("build", self._build())
             await self._step("check", self._trial.check())
             for web in shop.app.web:
-                await self._step("boot", self._trial.boot(web))
+                await self._step("boot", self._trial.boot(web, is_first=found is None))
             since = await source.since(found, commit.id)
             return Prepared(shop.release, commit, since, tuple(shop.notes), source.own, found)
         except RunnerTrouble as trouble:

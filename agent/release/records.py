@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class AppRecord:
     """`serving` and `before` are releases, `commits` the commit of each, `bad` why each bad commit is so.
 
-    `own` has what the repository says of each release in its own file. `has_run`: a service of the app was seen in a switch.
+    `own` has what the repository says of each release in its own file. `has_run`: a service of the app has been seen.
 
     `usual` has how many workers of each of its services died of faults in the hour before the switch at `switched_us`;
     `regressed` is the release of which it was told that it turned bad.

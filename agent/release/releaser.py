@@ -46,6 +46,7 @@ from agent.wire import (
     Order,
     Row,
     Scalar,
+    Severity,
     WireError,
     is_signed_order,
     order_from_json,
@@ -317,6 +318,8 @@ class Releaser:
         app, record = order.app, self._records.app(order.app.name)
         self._observe(order).see_as(self._as_of(app, record.serving))
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
+        of_app = {one.service for one in app.web} | {one.service for one in app.jobs}
+        record.has_run = record.has_run or bool(of_app & kinds.keys())
         preparation = Preparation(
             order, self._runner(app.name, told), known=record.commits, kinds=kinds, venvs=self._venvs(app), say=told.say,
             bad={} if order.force else record.bad, stepped=self._stepper(told),
@@ -372,15 +375,15 @@ class Releaser:
         if done.before and done.before != order.release:
             record.before = done.before
         record.serving = order.release
-        is_seen, had_run = any(way != "none" for way in done.ways.values()), record.has_run
-        record.has_run = is_seen or had_run
+        had_run = record.has_run
+        record.has_run = done.is_seen or had_run
         self._records.save()
         switched = self._teller.switched(order, done, time.monotonic() - began)
         await self._migrate("after", order, told)
         observer.see_as(app)
         observer.turn()
-        if not is_seen:
-            await self._keep(order, told, Verdict("unknown", (), ()), switched, had_run=had_run)
+        if not done.is_seen:
+            await self._keep_unseen(order, told, switched, had_run=had_run)
             return
         verdict = await self._watch(order, observer, before)
         if verdict.state == "worse":
@@ -439,7 +442,24 @@ class Releaser:
             took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=ways_of(done),
         )  # fmt: skip
 
-    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str, *, had_run: bool = False) -> None:
+    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str) -> None:
+        text = f"serves, and in {order.app.watch.for_s:g} s of watching no change for the worse was found"
+        if verdict.state == "unknown":
+            text = f"serves, and in {order.app.watch.for_s:g} s of watching nothing could be measured"
+        await self._end_kept(order, told, verdict, text, "info", cause, seen=True)
+
+    async def _keep_unseen(self, order: Order, told: Log, cause: str, *, had_run: bool) -> None:
+        text = "is current, and nothing that runs it is seen, so nothing was watched"
+        if had_run:
+            text += (
+                "; a service of it was seen here before, and has ended or is not recognised any more (reflexctl hosts)"
+            )
+        unknown = Verdict("unknown", (), ())
+        await self._end_kept(order, told, unknown, text, "warning" if had_run else "info", cause, seen=False)
+
+    async def _end_kept(
+        self, order: Order, told: Log, verdict: Verdict, text: str, severity: Severity, cause: str, *, seen: bool
+    ) -> None:  # fmt: skip
         app, record = order.app, self._records.app(order.app.name)
         kept = {record.serving, record.before}
         try:
@@ -448,20 +468,11 @@ class Releaser:
             told.say(f"old releases could not be removed: {trouble}")
         there = releases_of(Layout(app.folder))
         record.own = {name: own for name, own in record.own.items() if name in there}
-        text = f"serves, and in {app.watch.for_s:g} s of watching no change for the worse was found"
-        if verdict.state == "unknown":
-            text = "is current, and nothing that runs it was seen, so nothing was watched"
-            text += (
-                "; what ran the release before has ended, or is not recognised any more (reflexctl hosts shows what runs)"
-                if had_run
-                else ""
-            )
         commit = record.commits.get(order.release, "")
         record.bad.pop(commit, None)
         self._teller.end(
-            order, "release.kept", "warning" if had_run else "info", text, told, *evidence_of(verdict), cause=cause,
-            verdict=verdict.state,
-            commit=commit,
+            order, "release.kept", severity, text, told, *evidence_of(verdict), cause=cause, verdict=verdict.state,
+            commit=commit, seen=seen,
         )  # fmt: skip
 
     async def _roll_back(self, order: Order, told: Log, *, is_cut: bool) -> None:
@@ -476,10 +487,13 @@ class Releaser:
         took_s = time.monotonic() - began
         record.before, record.serving = known.before, target
         text = f"serves {target} again instead of {known.before}, after {took_s:.1f} s, as it was asked to"
+        if not done.is_seen:
+            text = f"made {target} current again instead of {known.before}, as it was asked to; nothing that runs it is seen"
         commit: dict[str, Scalar] = {"commit": record.commits[target]} if target in record.commits else {}
         self._teller.end(
-            order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=ways_of(done)
-        )
+            order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=ways_of(done),
+            seen=done.is_seen,
+        )  # fmt: skip
 
     def _as_of(self, app: App, release: str) -> App:
         """The app as one of its releases has it, where the server says nothing."""

@@ -28,7 +28,7 @@ class Commit:
 
 
 class Source:
-    """The repository, as the app's user sees it. All of it raises ReleaseFailed."""
+    """The repository, as the app's user sees it. All of it raises ReleaseFailed, and RunnerTrouble where there is no runner."""
 
     def __init__(self, shop: Workshop) -> None:
         """`own` becomes what the repository's own file says, as plain values; it stays empty where the server says all."""

@@ -19,3 +19,8 @@ class Switched:
     absent: set[str] = field(default_factory=set)
     web_s: float = 0.0
     """After how long every service that answers requests ran the release."""
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anything that runs the release was seen."""
+        return any(way != "none" for way in self.ways.values())

@@ -96,7 +96,11 @@ class Teller:
         ways = ", ".join(f"{service} by {way}" for service, way in done.ways.items())
         before = f" instead of {done.before}" if done.before else ""
         text = f"{order.app.name} on {self._host} serves release {order.release}{before}, after {took_s:.1f} s ({ways})"
-        text = ". ".join(["; ".join([text, *done.notes]), f"It is watched for {order.app.watch.for_s:g} s."])
+        watched = f"It is watched for {order.app.watch.for_s:g} s."
+        if not done.is_seen:
+            text = f"Release {order.release} of {order.app.name} is current on {self._host}{before}"
+            watched = "Nothing that runs it is seen, so nothing is watched."
+        text = ". ".join(["; ".join([text, *done.notes]), watched])
         attrs: dict[str, Scalar] = {"before": done.before or "", "took_s": round(took_s, 2), "ways": ways_of(done)}
         attrs["serves"] = self.serves(order.app.folder, services_of(order.app))
         return self.report("release.switched", "info", text, order, attrs)

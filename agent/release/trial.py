@@ -18,13 +18,12 @@ BOOT_POLL_S = 0.1
 
 
 class Trial:
-    """Of one release. All of it raises ReleaseFailed."""
+    """Of one release. All of it raises ReleaseFailed, and RunnerTrouble where there is no runner."""
 
     def __init__(self, shop: Workshop, kinds: Mapping[str, str]) -> None:
-        """`kinds` has the kind of each service of the app that runs. `is_first`: nothing has served before it."""
+        """`kinds` has the kind of each service of the app that runs."""
         self._shop = shop
         self._kinds = kinds
-        self.is_first = False
         self._awaits_migration = False
 
     async def check(self) -> None:
@@ -59,8 +58,11 @@ class Trial:
             self._awaits_migration = True
             self._shop.notes.append("there are migrations to apply")
 
-    async def boot(self, web: Web) -> None:
-        """One worker on a spare port answers: what does not boot there would not boot under traffic."""
+    async def boot(self, web: Web, *, is_first: bool) -> None:
+        """One worker on a spare port answers: what does not boot there would not boot under traffic.
+
+        `is_first`: nothing has served before it, so that there may be no tables yet.
+        """
         if not web.app:
             self._shop.notes.append(f"{web.service} was not booted beside: its app is not named (web.app)")
             return
@@ -77,19 +79,19 @@ class Trial:
             )
         )
         try:
-            await self._until_well(web, port, booting)
+            await self._until_well(web, port, booting, is_first=is_first)
         finally:
             booting.cancel()
             await asyncio.gather(booting, return_exceptions=True)
 
-    async def _until_well(self, web: Web, port: int, booting: asyncio.Future[Done]) -> None:
+    async def _until_well(self, web: Web, port: int, booting: asyncio.Future[Done], *, is_first: bool) -> None:
         ends_s, health = time.monotonic() + web.boot_s, web.health
         while True:
             answer = await ask(health or Health(), f"127.0.0.1:{port}")
             if not answer.trouble or (health is None and 0 < answer.status < 500):
                 self._shop.say(f"booted on port {port}: {answer.status} in {answer.took_ms:g} ms")
                 return
-            if answer.status and self.is_first and self._awaits_migration:
+            if answer.status and is_first and self._awaits_migration:
                 self._shop.say(
                     f"booted on port {port}: {answer.status}; nothing has made the tables of the database yet"
                 )

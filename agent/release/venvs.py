@@ -22,7 +22,7 @@ LOCKS = (
 
 
 class Venvs:
-    """Of one app. All of it raises ReleaseFailed."""
+    """Of one app. All of it raises ReleaseFailed, and RunnerTrouble where there is no runner."""
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop

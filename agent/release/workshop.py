@@ -50,7 +50,7 @@ class Workshop:
         return await self.runner.run(argv, self.folder, self.environment(), seconds=seconds, on_line=self.say)
 
     async def must_app(self, step: str, command: Argv, seconds: float, shown: str = "") -> None:
-        """The same, for a command that has to succeed. Raises ReleaseFailed."""
+        """The same, for a command that has to succeed. Raises ReleaseFailed and RunnerTrouble."""
         done = await self.as_app(command, seconds, shown)
         if done.code != 0:
             raise ReleaseFailed(step, f"{shown or ' '.join(command)[:200]} {ended(done, seconds)}")
@@ -64,7 +64,7 @@ class Workshop:
         seconds: float = SHORT_S,
         other: Mapping[str, str] | None = None,
     ) -> Done:
-        """Runs one of our own programs, which has to succeed, as the app's user. Raises ReleaseFailed."""
+        """Runs one of our own programs, which has to succeed, as the app's user. Raises ReleaseFailed and RunnerTrouble."""
         environment = self.git if argv[0] == "git" else {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
         if step == "venv":
             environment = {**self.environment(), **(other or {})}

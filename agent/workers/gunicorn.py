@@ -38,6 +38,9 @@ CONFIG_FILE = "gunicorn.conf.py"
 SECOND = ".2"
 """What a master that another one has begun (USR2) puts behind its name, until it finds, once a second, that one gone."""
 
+BEGUN_BY = "GUNICORN_PID"
+"""A master that another one has begun finds that one's pid in its environment."""
+
 CONTROL_SOCKET = "gunicorn.ctl"
 """Since 25.1 a master listens there for `gunicornc`."""
 
@@ -123,6 +126,11 @@ def title_name(argv: Sequence[str]) -> str | None:
     """The name in the title that setproctitle made; None while there is no title."""
     title = _TITLE.match(argv[0]) if argv else None
     return None if title is None else title["name"]
+
+
+def titled(name: str) -> tuple[str, ...]:
+    """The title of a master of that name."""
+    return (f"gunicorn: master [{name}]",)
 
 
 def is_second(argv: Sequence[str]) -> bool:

@@ -19,7 +19,8 @@ class Command:
 
     `name` is what the program was told to call itself, `app` goes into a name where there is none. `one_shot` is for
     commands that check, print or talk to others, and end. `serves_itself`: no workers are to be expected, the process
-    does the work. `broker_urls` hold credentials. `supervisor` is the program that the environment names.
+    does the work. `broker_urls` hold credentials. `supervisor` is the program that the environment names. `is_second`: another
+    master has begun it.
     """
 
     name: str | None = None
@@ -29,6 +30,7 @@ class Command:
     serves_itself: bool = False
     broker_urls: tuple[str, ...] = field(default=(), repr=False)
     supervisor: Manager | None = None
+    is_second: bool = False
 
 
 class Child(Enum):

@@ -216,8 +216,8 @@ async def test_a_release_that_nothing_runs_is_kept_and_where_something_ran_befor
     place = Place(tmp_path)
     await place.open_runner()
     first = await place.answered(place.order("switch", RELEASE))
-    assert (first.kind, first.severity, first.attrs["verdict"]) == ("release.kept", "info", "unknown")
-    assert first.text.endswith("is current, and nothing that runs it was seen, so nothing was watched.")
+    assert (first.kind, first.severity, first.attrs["seen"]) == ("release.kept", "info", False)
+    assert first.text.endswith("is current, and nothing that runs it is seen, so nothing was watched.")
     await place.close()
     records = Records(tmp_path / "releases.json")
     records.app("shop").has_run = True
@@ -227,7 +227,10 @@ async def test_a_release_that_nothing_runs_is_kept_and_where_something_ran_befor
     second = await later.answered(later.order("switch", RELEASE))
     await later.close()
     assert (second.kind, second.severity) == ("release.kept", "warning")
-    assert "what ran the release before has ended, or is not recognised any more" in second.text
+    assert "a service of it was seen here before, and has ended or is not recognised any more" in second.text
+    switched = next(event for event in later.told if event.kind == "release.switched")
+    assert switched.text.startswith(f"Release {RELEASE} of shop is current on web-1; ")
+    assert switched.text.endswith(". Nothing that runs it is seen, so nothing is watched.")
 
 
 async def test_a_migration_that_was_cut_off_is_run_again_and_one_that_has_ended_is_not(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.clock import Clock
+from agent.doubts import SECOND_FOR_NS
 from agent.ids import new_event_id
 from agent.procfs import ProcFs
 from agent.rollup import Rollup
 from agent.service import Service
-from agent.watcher import SECOND_FOR_US, Watcher
+from agent.watcher import Watcher
 from tests.workers.celery_stage import redis_server
 from tests.workers.variants import PROGRAMS, TASKS
 from tests.workers.ward import APP, Ward
@@ -23,6 +24,13 @@ from tests.workers.ward import APP, Ward
 GUNICORN = ("gunicorn", "--graceful-timeout", "2", "-b", "127.0.0.1:{port}", "-w", "2")
 UWSGI = ("uwsgi", "--plugin", "python3", "--http-socket", "127.0.0.1:{port}", "--wsgi-file", "app.py")
 CELERY = ("celery", "-A", "tasks", "worker", "-c", "2", "--without-mingle")
+LATE_FORKS = """
+import os, time
+proc_name = "-".join(("shop", "web"))
+def pre_fork(server, worker):
+    while os.path.exists("late"):
+        time.sleep(0.05)
+"""
 ALARMS = ("worker.stuck", "worker.threads_stuck", "worker.leaking", "worker.boot_hung", "worker.oom_killed")
 
 pytestmark = [
@@ -89,6 +97,24 @@ async def _two_masters(ward: Ward) -> tuple[Service, Service]:
     return old, new
 
 
+async def test_a_second_master_whose_name_only_its_configuration_knows_is_named_without_the_mark(ward: Ward) -> None:
+    """It forks its first worker when the old one is gone, so that nothing but its environment says what it is."""
+    (ward.folder / "gunicorn.conf.py").write_text(LATE_FORKS)
+    old = await ward.start("gunicorn-newest", *GUNICORN, "--pid", "pid", "app:application")
+    (ward.folder / "late").touch()
+    os.kill(old.master_pid, signal.SIGUSR2)
+    second = ward.folder / "pid.2"
+    await ward.until(second.exists, 10)
+    pid = ward.adopt(int(second.read_text()))
+    assert ProcFs().command(pid)[0] == "gunicorn: master [shop-web.2]"
+    os.kill(old.master_pid, signal.SIGTERM)
+    await ward.until(lambda: old.stopped_event and not old.workers, 10)
+    assert pid not in ward.rollup.services
+    (ward.folder / "late").unlink()
+    await ward.until(lambda: pid in ward.rollup.services, 10)
+    assert (old.name, ward.rollup.services[pid].name) == ("shop-web", "shop-web")
+
+
 def _is_titled(service: Service, name: str) -> bool:
     return ProcFs().command(service.master_pid)[0] == f"gunicorn: master [{name}]"
 
@@ -125,14 +151,15 @@ async def test_an_agent_that_starts_when_the_old_master_has_just_gone_waits_for_
 
 
 async def test_a_name_that_looks_like_a_second_masters_is_believed_after_a_while(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch
+    ward: Ward,
 ) -> None:
     service = await ward.start("gunicorn-newest", *GUNICORN, "--name", "api-v1.2", "app:application")
-    later = Watcher(ProcFs(), rollup := Rollup(new_event_id), clock := Clock(), None)
+    passed_ns = [0]
+    clock = Clock(monotonic_ns=lambda: time.monotonic_ns() + passed_ns[0])
+    later = Watcher(ProcFs(), rollup := Rollup(new_event_id), clock, None)
     later.scan()
     assert (later.is_in_doubt, service.master_pid in rollup.services) == (True, False)
-    now_us = clock.now_us()
-    monkeypatch.setattr(clock, "now_us", lambda: now_us + SECOND_FOR_US + 1_000_000)
+    passed_ns[0] = SECOND_FOR_NS
     later.scan()
     assert (later.is_in_doubt, rollup.services[service.master_pid].name) == (False, service.name)
 
