@@ -233,6 +233,8 @@ async def _begun(client: Client, answer: Mapping[str, Any], options: argparse.Na
         await asyncio.sleep(POLL_S)
     if options.json:
         show_json(deploy)
+    if deploy["outcome"] == "kept" and any(part["state"] == "failed" for part in deploy["parts"]):
+        raise ActNotDone(f"it did not come everywhere: it {clean(deploy['text'])}")
     if deploy["outcome"] != "kept":
         raise ActNotDone(f"it ended as {clean(deploy['outcome'])}: {clean(deploy['text'])}")
 
@@ -267,6 +269,8 @@ def _serves(part: Mapping[str, Any]) -> str:
     """What a host serves, where that is another release than the deploy had for it; empty where it is the same."""
     if part["is_unsure"]:
         return "what it serves is not known until it is heard again"
+    if part["is_unseen"]:
+        return "nothing that runs it is seen"
     return f"serves {clean(part['serves'])}" if part["serves"] not in ("", part["release"]) else ""
 
 

@@ -27,13 +27,15 @@ worse than the one before is taken back by itself and its commit is remembered a
   reflexctl deploy shop --host web-3             one host only
   reflexctl deploy shop --no-wait                begin it and go
 
-exit code 0: it serves; 5: it does not, the last line says why. Ctrl-C leaves it going; reflexctl cancel ends it.
+exit code 0: it is kept, and no host failed; the last line also names hosts that could not be reached, or where nothing runs it.
+5: it is not, or not everywhere, and the last line says why. Ctrl-C leaves it going; reflexctl cancel ends it.
 """
 ROLLBACK = """\
 Goes back to the release before, or to a release that is named, on every host of an app at once.
 
   reflexctl rollback shop --why 'orders fail'
-  reflexctl rollback shop --to 20261124T020304-1a2b3c4
+  reflexctl rollback shop --to 20261124T020304-1a2b3c4     by the name that one of its hosts has for it, or
+  reflexctl rollback shop --to 1a2b3c4                     by its commit
 """
 RELEASES = """\
 Shows what was deployed, latest first: who, when, why, how it ended, and each host.
@@ -66,7 +68,9 @@ def add_deploy_commands(add: Add, common: Callable[[argparse.ArgumentParser], No
     deploy.add_argument("--force", action="store_true", help="also a commit that is remembered as bad")
     rollback = add("rollback", "go back to a release", ROLLBACK)
     rollback.add_argument("app", metavar="APP")
-    rollback.add_argument("--to", metavar="RELEASE", help="this release instead of the one before")
+    rollback.add_argument(
+        "--to", metavar="RELEASE", help="this release, or the one of this commit, instead of the one before"
+    )
     rollback.add_argument("--why", help="a reason")
     for one in (deploy, rollback):
         one.add_argument("--host", action="append", default=[], help="this host only; may be repeated")

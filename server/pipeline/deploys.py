@@ -68,6 +68,11 @@ class Deploy:
         return self.parts[0]
 
     @property
+    def has_failed_somewhere(self) -> bool:
+        """Whether it did not come to what was wanted on some host that it reached, whatever became of the whole."""
+        return self.outcome != "kept" or any(part.state == "failed" for part in self.parts)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing follows any more."""
         return self.stage == "done"

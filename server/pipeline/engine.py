@@ -6,7 +6,7 @@ restart of either side loses nothing and does nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from agent.wire import MAX_TEXT_CHARS, Event, Evidence, Scalar, Severity, serial_id
@@ -32,7 +32,7 @@ from server.pipeline.deploys import (
     Wanted,
 )
 from server.pipeline.site import Site
-from server.pipeline.telling import because, deploy_object, deploy_subject, left_out, what_serves
+from server.pipeline.telling import because, deploy_object, deploy_subject, left_out, what_serves, where_it_is
 
 SECOND_US = 1_000_000
 SLACK_US = 300 * SECOND_US
@@ -40,6 +40,9 @@ SLACK_US = 300 * SECOND_US
 
 MOST_KEPT = 200
 """Deploys that are over and remembered."""
+
+LEAST_COMMIT_CHARS = 7
+"""With so many the beginning of a commit names it."""
 
 _GOOD: Mapping[str, PartState] = {
     "release.prepared": "prepared",
@@ -172,7 +175,6 @@ class _Turn:
         if part.state == "going_back" or (is_back and deploy.is_rollback):
             after = ("kept" if deploy.is_rollback else "went_back") if is_back else "failed"
         has_switched = after == "kept" and not is_back
-        is_unseen = event.kind == "release.kept" and event.attrs.get("verdict") == "unknown"
         part = replace(
             part,
             state=after,
@@ -180,7 +182,7 @@ class _Turn:
             ended_by=event.kind,
             has_switched=has_switched,
             is_unsure=False,
-            is_unseen=is_unseen,
+            is_unseen=event.attrs.get("seen") is False,
         )
         self._put(deploy.with_part(part))
 
@@ -359,14 +361,14 @@ class _Turn:
             self._tell("deploy.step", "warning", text, deploy)
             self._put(replace(deploy, stage="back", text=why))
             return
-        have = [part.host for part in deploy.parts if part.has_switched]
-        self._finish(deploy, _outcome_of(deploy), f"goes no further; {', '.join(have)} serve it: {why}")
+        have = "; ".join(where_it_is([part for part in deploy.parts if part.has_switched]))
+        self._finish(deploy, _outcome_of(deploy), f"goes no further, and {have}: {why}")
 
     def _back(self, deploy: Deploy, site: Site) -> None:
         begin = [part for part in deploy.parts if part.state == ("waiting" if deploy.is_rollback else "kept")]
         if begin and not (deploy.is_rollback and deploy.cancelled_by):
             for part in begin:
-                release = deploy.ref if deploy.is_rollback else ""
+                release = named_on(self._deploys.values(), deploy, part.host) if deploy.is_rollback else ""
                 self._send_or_miss(deploy.id, replace(part, release=release), site, "rollback", "going_back")
             return
         if any(part.state in AT_WORK for part in deploy.parts):
@@ -379,11 +381,8 @@ class _Turn:
 
     def _kept(self, deploy: Deploy, failed: Sequence[Part]) -> None:
         kept = [part for part in deploy.parts if part.state == "kept"]
-        good = [part.host for part in kept if not part.is_unseen]
-        unseen = [part.host for part in kept if part.is_unseen]
         away = [part.host for part in deploy.parts if part.state == "away"]
-        text = f"serves on {', '.join(good)}" if good else "serves nowhere"
-        text += f"; is current on {', '.join(unseen)}, where nothing that runs it is seen" if unseen else ""
+        text = "; ".join(where_it_is(kept))
         text += f"; {', '.join(away)} could not be reached and follow when they can" if away else ""
         text += f"; not on {', '.join(part.host for part in failed)}: {failed[0].said}" if failed else ""
         self._finish(deploy, "kept" if kept else "failed", text)
@@ -481,6 +480,21 @@ class _Turn:
     def _new_id(self) -> str:
         self._serial += 1
         return serial_id(self._state.seed, self._serial, self._now_us)
+
+
+def named_on(deploys: Iterable[Deploy], back: Deploy, host: str) -> str:
+    """How a host calls the release that a rollback names: by another host's name for it, or by the beginning of its commit.
+
+    Each host names its releases by its own time; a name that others have made is the same everywhere.
+    """
+    latest = sorted((one for one in deploys if one.app == back.app), key=lambda one: one.at_us, reverse=True)
+    parts = [part for one in latest for part in one.parts if part.release]
+    if not back.ref or any((part.host, part.release) == (host, back.ref) for part in parts):
+        return back.ref
+    is_commit = len(back.ref) >= LEAST_COMMIT_CHARS
+    named = (one for one in parts if one.release == back.ref or (is_commit and one.commit.startswith(back.ref)))
+    commit = next((one.commit for one in named if one.commit), "")
+    return next((one.release for one in parts if commit and (one.host, one.commit) == (host, commit)), back.ref)
 
 
 def _wanted(deploy: Deploy, part: Part) -> Wanted:

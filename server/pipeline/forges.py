@@ -81,7 +81,7 @@ def news_of(deploy: Deploy) -> News | None:
         return None
     if not deploy.is_over:
         return News(deploy.app, commit, "pending", f"{deploy.who} deploys {deploy.ref}", deploy.cause)
-    state: StatusState = "success" if deploy.outcome == "kept" else "failure"
+    state: StatusState = "failure" if deploy.has_failed_somewhere else "success"
     state = "error" if deploy.outcome == "cancelled" else state
     return News(deploy.app, commit, state, f"The deploy of {deploy.app} {deploy.text}", deploy.cause)
 

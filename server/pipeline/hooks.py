@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
@@ -20,6 +21,7 @@ from server.timeline import json_answer
 SECRET = "WEBHOOK"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MOST_WHO = 80
+MOST_FIELDS = 16
 BODY_S = 30.0
 REFUSE_S = 1.0
 MOST_REFUSING = 64
@@ -51,7 +53,7 @@ class Hooks:
         is_right = is_believed(request.headers, body, secret or self._nobodys)
         if file is None or secret is None or not is_right:
             raise await self._not_believed()
-        said = parse_json(body)
+        said = parse_json(_payload(request, body))
         if not isinstance(said, dict):
             raise bad_request("the body must be a JSON object")
         ref = str(said.get("ref", ""))
@@ -81,6 +83,19 @@ async def _body(request: web.Request) -> bytes:
             return bytes(await read_body(request, limit=MAX_BODY_BYTES))
     except TimeoutError:
         raise ApiError(408, "too_slow", f"the body did not come within {BODY_S:g} s") from None
+
+
+def _payload(request: web.Request, body: bytes) -> bytes:
+    """The JSON itself: GitHub's webhooks send it inside of a form unless they are set to do otherwise."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        return body
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise bad_request("the form cannot be read") from None
+    if len(found := fields.get("payload", [])) != 1:
+        raise bad_request("the form must have one field `payload`; or send application/json")
+    return found[0].encode()
 
 
 def is_believed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:

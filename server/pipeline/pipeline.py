@@ -43,6 +43,7 @@ from server.store.events import EventTable
 from server.stored import StoredEvent
 
 ORDER_LIFE_US = 300_000_000
+MOST_NAMED = 20
 TICK_S = 1.0
 PAGE = 500
 RETRY_S = 1.0
@@ -106,6 +107,14 @@ class Pipeline:
         for key, token in parts.get("secret", {}).items():
             app, _, name = key.partition("/")
             self._secrets.setdefault(app, {})[name] = token
+        lost = [key for key, token in parts.get("secret", {}).items() if self._vault.open(token) is None]
+        if lost:
+            log.error(
+                "%d secrets cannot be opened by vault.key and count as not set (%s): put that file back from its backup and "
+                "start again, or set them anew",
+                len(lost),
+                ", ".join(lost[:MOST_NAMED]),
+            )
         for deploy_id, value in parts.get("status", {}).items():
             self._statuses.put(deploy_id, News(**value))
         one = parts.get("one", {})
@@ -199,8 +208,8 @@ class Pipeline:
             self._secrets.setdefault(app, {})[name] = token
 
     def secret_names(self, app: str) -> list[str]:
-        """Which secrets an app has."""
-        return sorted(self._secrets.get(app, {}))
+        """Which secrets an app has. One that the vault's key does not open is none: its value is lost."""
+        return sorted(name for name in self._secrets.get(app, {}) if self.secret(app, name) is not None)
 
     def secret(self, app: str, name: str) -> str | None:
         """A secret itself, for what the server does with it."""

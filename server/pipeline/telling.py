@@ -45,6 +45,14 @@ def what_serves(deploy: Deploy) -> str:
     return f"Hosts differ: {'; '.join(said)}."
 
 
+def where_it_is(parts: Sequence[Part]) -> list[str]:
+    """On which of these hosts, which have it, it serves, and on which it only could."""
+    good = [part.host for part in parts if not part.is_unseen]
+    unseen = [part.host for part in parts if part.is_unseen]
+    said = [f"serves on {', '.join(good)}" if good else "serves nowhere"]
+    return said + ([f"is current on {', '.join(unseen)}, where nothing that runs it is seen"] if unseen else [])
+
+
 def _serve(hosts: Sequence[str]) -> str:
     return "serves" if len(hosts) == 1 else "serve"
 

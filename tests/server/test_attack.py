@@ -8,6 +8,7 @@ import hmac
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
@@ -98,6 +99,38 @@ async def test_who_guesses_signatures_is_slowed_down_and_keeps_nobody_else_out(p
     assert set(statuses) == {401, 429}
     assert statuses[401] <= 64
     assert await hook(api, right, app="nobody") == 401
+
+
+async def test_github_sends_a_form_unless_it_is_told_otherwise(place: Any) -> None:
+    _, api, _ = place
+
+    async def push(body: bytes) -> tuple[int, str]:
+        signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-Hub-Signature-256": signature, "Content-Type": "application/x-www-form-urlencoded"}
+        async with api.http.post(f"{api.base}/v1/hooks/till", data=body, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+    status, text = await push(urlencode({"payload": PUSH.decode()}).encode())
+    assert (status, "other was pushed, and main is deployed" in text) == (200, True)
+    for body in (b"", b"payload=", b"payload=1&payload=2", b"payload=%5B%5D", b"\xff", b"&".join([b"a=1"] * 40)):
+        status, text = await push(body)
+        assert status == 400, (body, text)
+
+
+async def test_a_secret_that_the_key_of_the_vault_does_not_open_is_not_set(place: Any, connect: Any) -> None:
+    """A backup without `vault.key` is restored: a deploy without its secrets would not be what was asked for."""
+    server, api, _ = place
+    assert (await say(api, "PUT", "/v1/apps/till", {"text": f"{FILE}secrets: [DATABASE_URL]\n"}))[0] == 200
+    assert (await say(api, "PUT", "/v1/apps/till/secrets/DATABASE_URL", {"value": "postgresql:///till"}))[0] == 200
+    server.kill()
+    (server.state / "vault.key").unlink()
+    server.start()
+    api, _ = connect(server, HOST)
+    status, said = await say(api, "POST", "/v1/apps/till/deploy", {})
+    assert (status, said["error"]["code"]) == (409, "secrets_missing"), said
+    assert (await say(api, "GET", "/v1/apps/till"))[1]["secrets"] == []
+    assert "secrets cannot be opened by vault.key" in server.log()
+    assert "postgresql:" not in server.log()
 
 
 async def test_a_signature_of_any_bytes_is_wrong_and_no_more(place: Any) -> None:

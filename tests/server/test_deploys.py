@@ -115,7 +115,7 @@ def test_a_host_where_nothing_runs_the_release_is_not_said_to_serve_it() -> None
     (first,) = play.take("switch")
     play.answer(first, "release.kept", verdict="same", serves="r-c0ffee")
     two, three = play.take("switch")
-    play.answer(two, "release.kept", verdict="unknown", serves="r-c0ffee")
+    play.answer(two, "release.kept", seen=False, serves="r-c0ffee")
     play.answer(three, "release.kept", verdict="same", serves="r-c0ffee")
     assert play.deploy.outcome == "kept"
     assert play.deploy.text == "serves on web-1, web-3; is current on web-2, where nothing that runs it is seen."
@@ -127,7 +127,7 @@ def test_a_first_deploy_that_nothing_runs_yet_is_kept_and_says_so() -> None:
     play.give(Push("shop", "main", "ada"))
     play.prepared()
     (first,) = play.take("switch")
-    play.answer(first, "release.kept", verdict="unknown")
+    play.answer(first, "release.kept", seen=False)
     assert play.deploy.outcome == "kept"
     assert play.deploy.text == "serves nowhere; is current on web-1, where nothing that runs it is seen."
 
@@ -187,7 +187,7 @@ def test_or_leaves_them_if_the_app_says_so_and_says_who_has_it() -> None:
     two, three = play.take("switch")
     play.answer(two, "release.kept")
     play.answer(three, "release.failed")
-    assert "goes no further; web-1, web-2 serve it" in play.deploy.text
+    assert "goes no further, and serves on web-1, web-2: " in play.deploy.text
 
 
 def test_one_at_a_time_and_the_latest_of_those_that_wait() -> None:
@@ -433,6 +433,29 @@ def test_a_rollback_goes_to_every_host_at_once() -> None:
     for order in play.take("rollback"):
         play.answer(order, "release.rolled_back")
     assert play.deploy.outcome == "kept"
+
+
+def test_each_host_goes_back_to_a_release_by_its_own_name_for_it() -> None:
+    play = Play()
+    for commit in ("1a2b3c4d" * 5, "5e6f7a8b" * 5):
+        play.give(Push("shop", "main", "ada"))
+        for order in play.take("prepare"):
+            play.answer(order, "release.prepared", commit=commit, release=f"{order.host}-{commit[:7]}")
+        for _ in range(2):
+            for order in play.take("switch"):
+                play.answer(order, "release.kept")
+    for named in ("web-2-1a2b3c4", "1a2b3c4", "1a2b3c4d1a2b"):
+        play.give(Push("shop", named, "ada", is_rollback=True))
+        orders = play.take("rollback")
+        assert {one.host: one.release for one in orders} == {host: f"{host}-1a2b3c4" for host in HOSTS}
+        for order in orders:
+            play.answer(order, "release.rolled_back")
+
+
+def test_a_name_that_nobody_knows_goes_to_the_hosts_as_it_is() -> None:
+    play = Play()
+    play.give(Push("shop", "20190101120000", "ada", is_rollback=True))
+    assert {one.release for one in play.take("rollback")} == {"20190101120000"}
 
 
 def test_what_cannot_be_is_said() -> None:
