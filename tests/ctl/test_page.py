@@ -10,7 +10,10 @@ from ctl import errors
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reflexctl.md").read_text()
-COMMANDS = ("timeline", "chain", "artifact", "act", "playbook", "hosts", "login", "logout")
+COMMANDS = (
+    *("timeline", "chain", "artifact", "act", "playbook", "deploy", "rollback", "app", "releases", "logs", "cancel"),
+    *("hosts", "login", "logout"),
+)
 
 
 def first_cells(heading: str) -> list[str]:
@@ -20,6 +23,7 @@ def first_cells(heading: str) -> list[str]:
 
 def test_every_command_and_option_has_its_line(ctl: Any) -> None:
     assert first_cells("Commands") == [f"`{command}`" for command in COMMANDS]
+    assert set(re.findall(r"^    ([a-z]+) ", ctl("--help").out, re.M)) == set(COMMANDS)
     offered = {
         name for command in COMMANDS for name in re.findall(r"^  .*?(--\w[\w-]*)", ctl(command, "--help").out, re.M)
     }
