@@ -124,7 +124,7 @@ def _runner(options: argparse.Namespace) -> int:
 def _run(settings: Settings) -> int:
     import asyncio
 
-    from agent.daemon import DaemonError
+    from agent.daemon import DaemonError, WrongSetting
 
     os.umask(PRIVATE)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -132,7 +132,7 @@ def _run(settings: Settings) -> int:
         asyncio.run(_watch(settings))
     except DaemonError as error:
         print(f"reflexd: {error}", file=sys.stderr)
-        return EXIT_CANNOT_RUN
+        return EXIT_USAGE if isinstance(error, WrongSetting) else EXIT_CANNOT_RUN
     return EXIT_OK
 
 

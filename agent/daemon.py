@@ -72,11 +72,15 @@ class DaemonError(RuntimeError):
     """The agent cannot run; the text says why and what to do."""
 
 
+class WrongSetting(DaemonError):
+    """What a person has to mend: starting again does not help."""
+
+
 class Daemon:
     """One running agent. `run` returns after SIGTERM or SIGINT, with everything sent that can be sent."""
 
     def __init__(self, settings: Settings, privileges: Privileges) -> None:
-        """Opens the spool; raises DaemonError when that, the host key or the server's address cannot be used."""
+        """Opens the spool; raises DaemonError when that cannot be used, WrongSetting for what the settings name."""
         self._settings = settings
         self._privileges = privileges
         self._clock = Clock()
@@ -93,7 +97,9 @@ class Daemon:
                 rejected_file=settings.state_dir / "rejected.jsonl",
                 allow_plain_http=settings.allow_plain_http,
             )
-        except (SettingsError, OverridesError, SpoolError, LinkError) as error:
+        except (SettingsError, OverridesError, LinkError) as error:
+            raise WrongSetting(str(error)) from None
+        except SpoolError as error:
             raise DaemonError(str(error)) from None
         self._reporter = Reporter(self._spool, self._clock)
         self._defects = Defects(settings.host, self._reporter, self._clock)

@@ -48,6 +48,10 @@ class Maker:
         said = first_fitting(self._overrides, process).kind if self._overrides else None
         return KINDS[said] if said is not None else kind_of_command(process.argv)
 
+    def is_named(self, process: Process) -> bool:
+        """Whether the settings say what to call a process, which goes before what it was called."""
+        return bool(self._overrides) and first_fitting(self._overrides, process).name is not None
+
     def command(self, kind: Kind | None, process: Process) -> Command:
         """What its command line, environment and configuration file say."""
         environment = self._procfs.environment(process.pid)

@@ -43,7 +43,10 @@ class Settings:
     host_key_file: Path = field(
         default=Path("/etc/reflex/host-key"), metadata=_doc("File with this host's key, readable by its owner only.")
     )
-    host: str = field(default_factory=socket.gethostname, metadata=_doc("Name of this host in the agent's sentences."))
+    host: str = field(
+        default_factory=socket.gethostname,
+        metadata=_doc("Name of this host; must be the one that its host key was made for."),
+    )
     state_dir: Path = field(
         default=Path("/var/lib/reflex/agent"), metadata=_doc("Folder of the spool and other state of the agent.")
     )

@@ -417,7 +417,8 @@ class Watcher:
         service = self._maker.service(found.kind, process, command)
         remembered = self._recall(service)
         if remembered is not None:
-            service.name, service.settings = remembered.name, remembered.settings
+            service.name = service.name if self._maker.is_named(process) else remembered.name
+            service.settings = remembered.settings
             service.timeout_s = remembered.settings.timeout_s
             service.argv = service.argv or remembered.argv
             service.manager = remembered.manager or service.manager

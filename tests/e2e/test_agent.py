@@ -96,6 +96,20 @@ async def test_the_status_names_services_workers_and_costs(stage: Stage) -> None
     assert 10 * 2**20 < status["rss_bytes"] < 100 * 2**20
 
 
+@pytest.mark.parametrize("wrong", ["no key", "no address", "no table"])
+async def test_what_a_person_has_to_mend_ends_the_agent_for_good(tmp_path: Path, wrong: str) -> None:
+    """Exit code 2 keeps systemd from starting it again."""
+    key, services = tmp_path / "key", tmp_path / "services.toml"
+    key.write_text("rfx_host_" + 43 * "0")
+    key.chmod(0o644 if wrong == "no key" else 0o600)
+    services.write_text("service = 1" if wrong == "no table" else "")
+    options = ["--host-key-file", str(key), "--services-file", str(services), "--state-dir", str(tmp_path / "state")]
+    options += ["--server-url", "ftp://127.0.0.1" if wrong == "no address" else "http://127.0.0.1:9"]
+    code, _, errors = await _reflexd("run", *options)
+    assert code == 2, errors
+    assert errors.startswith("reflexd: ")
+
+
 async def test_a_clean_stop_is_told_and_a_second_agent_is_refused(stage: Stage) -> None:
     state = str(stage.folder / "agent")
     key = str(stage.folder / "host-key")

@@ -13,6 +13,8 @@ import pytest
 from agent.clock import Clock
 from agent.doubts import SECOND_FOR_NS
 from agent.ids import new_event_id
+from agent.memory import Memory
+from agent.overrides import NONE, Override
 from agent.procfs import ProcFs
 from agent.rollup import Rollup
 from agent.service import Service
@@ -162,6 +164,16 @@ async def test_a_name_that_looks_like_a_second_masters_is_believed_after_a_while
     passed_ns[0] = SECOND_FOR_NS
     later.scan()
     assert (later.is_in_doubt, rollup.services[service.master_pid].name) == (False, service.name)
+
+
+async def test_a_name_that_the_settings_give_goes_before_one_that_is_remembered(ward: Ward) -> None:
+    service = await ward.start("gunicorn-newest", *GUNICORN, "app:application")
+    known = ward.folder / "services.json"
+    Memory(known, "boot").keep([service])
+    for overrides, name in ((NONE, service.name), ((Override(name="till", folder=str(ward.folder)),), "till")):
+        later = Watcher(ProcFs(), rollup := Rollup(new_event_id), Clock(), None, Memory(known, "boot"), overrides)
+        later.scan()
+        assert rollup.services[service.master_pid].name == name
 
 
 async def test_usr2_with_a_broken_release_leaves_the_old_one_as_it_was(ward: Ward) -> None:
