@@ -17,6 +17,9 @@ READY_POLL_S = 0.05
 PATIENT_READY_POLL_S = 1.0
 PATIENT_AFTER_US = 30_000_000
 DOUBT_S, DOUBT_POLL_S = 3.0, 0.25
+"""How long the agent's start waits for names that are not certain; all but the slowest are by then, and the others are looked at
+once a second, with everything else going on."""
+
 SCAN_S = 2.0
 DRAIN_ROUNDS = 64
 LIFECYCLE = ("fork", "exec", "exit")

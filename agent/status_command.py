@@ -93,7 +93,8 @@ def _own_look(settings: Settings) -> dict[str, Any]:
     clock, rollup = Clock(), Rollup(new_event_id)
     overrides = load_overrides(settings.services_file)
     network = own_network() if settings.only_own_network else None
-    watcher = Watcher(ProcFs(settings.proc_root), rollup, clock, None, overrides=overrides, network=network)
+    procfs = ProcFs(settings.proc_root)
+    watcher = Watcher(procfs, rollup, clock, None, overrides=overrides, network=network, believes_titles=True)
     watcher.scan()
     until_s = time.monotonic() + LOOK_FOR_S
     while watcher.waits_since_us() is not None and time.monotonic() < until_s:

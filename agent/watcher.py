@@ -97,8 +97,11 @@ class Watcher:
         memory: Memory | None = None,
         overrides: Sequence[Override] = NONE,
         network: str | None = None,
+        *,
+        believes_titles: bool = False,
     ) -> None:
-        """With `network`, only services in the network namespace of that name are followed."""
+        """With `network`, only services in the network namespace of that name are followed. `believes_titles`: nobody looks
+        again, so a title is taken as it is."""
         self._memory = memory
         self._kept = -1
         self._procfs = procfs
@@ -112,7 +115,8 @@ class Watcher:
         self._candidates: dict[int, _Candidate] = {}
         self._unproven: dict[int, _Unproven] = {}
         self._hopeful: set[int] = set()
-        self._doubts = Doubts(clock.monotonic_ns)
+        self._doubts = Doubts()
+        self._believes_titles = believes_titles
 
     @property
     def is_in_doubt(self) -> bool:
@@ -164,7 +168,7 @@ class Watcher:
             known = self._rollup.services.get(found.process.pid)
             if known is not None and known.start_ticks == found.process.start_ticks:
                 events += self._new_workers(known, found)
-            elif self._is_doubtful(found) and self._doubts.may_wait(ident):
+            elif self._is_doubtful(found) and self._doubts.may_wait(ident, self._clock.monotonic_ns()):
                 doubtful.add(ident)
             else:
                 events += self._promote_found(found) or self._adopt(found)
@@ -175,6 +179,8 @@ class Watcher:
     def _is_doubtful(self, found: FoundMaster) -> bool:
         """Whether a master's name may have the mark of a second one whose first one has just ended."""
         process = found.process
+        if self._believes_titles or self._maker.is_named(process):
+            return False
         is_second = found.kind.KIND == gunicorn.KIND and gunicorn.is_second(process.argv)
         if not is_second or process.pid in self._candidates or process.parent_pid in self._rollup.services:
             return False
@@ -414,13 +420,14 @@ class Watcher:
         candidate = self._candidates.pop(process.pid, None)
         if candidate is not None:
             process, command = replace(process, argv=candidate.process.argv), candidate.command
+        remembered = None if self._memory is None else self._memory.recall(process.pid, process.start_ticks)
+        if remembered is not None and len(process.argv) == 1:
+            process = replace(process, argv=remembered.argv or process.argv)  # a title has taken its place
         service = self._maker.service(found.kind, process, command)
-        remembered = self._recall(service)
         if remembered is not None:
             service.name = service.name if self._maker.is_named(process) else remembered.name
             service.settings = remembered.settings
             service.timeout_s = remembered.settings.timeout_s
-            service.argv = service.argv or remembered.argv
             service.manager = remembered.manager or service.manager
         events = self._rollup.service_appeared(
             service, self._clock.now_us(), started=False, parent_pid=process.parent_pid

@@ -88,7 +88,7 @@ def judge(before: Seen | None, after: Seen, watch: Watch, *, is_over: bool) -> V
             reasons += [worse] if worse else []
             compared += [said] if said else [f"{name}: not enough seen to compare"]
         compared.append(_memory_said(before, after))
-    known = after.seconds or after.probes
+    known = any(one.workers or one.accepts for one in after.seconds) or after.probes
     state: State = "worse" if reasons else "same" if known else "unknown"
     return Verdict(state, tuple(reasons), tuple(compared))
 

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class AppRecord:
     """`serving` and `before` are releases, `commits` the commit of each, `bad` why each bad commit is so.
 
-    `own` has what the repository says of each release in its own file. `has_run`: a service of the app has been seen.
+    `own` has what the repository says of each release in its own file. `ran` are the services of the app that have
+    been seen.
 
     `usual` has how many workers of each of its services died of faults in the hour before the switch at `switched_us`;
     `regressed` is the release of which it was told that it turned bad.
@@ -37,7 +38,7 @@ class AppRecord:
     usual: dict[str, int] = field(default_factory=dict)
     switched_us: int = 0
     regressed: str = ""
-    has_run: bool = False
+    ran: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

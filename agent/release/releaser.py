@@ -32,6 +32,7 @@ from agent.release.telling import (
     evidence_of,
     facts_of,
     later,
+    not_seen,
     services_of,
     ways_of,
 )
@@ -46,7 +47,6 @@ from agent.wire import (
     Order,
     Row,
     Scalar,
-    Severity,
     WireError,
     is_signed_order,
     order_from_json,
@@ -319,7 +319,7 @@ class Releaser:
         self._observe(order).see_as(self._as_of(app, record.serving))
         kinds = {service.name: service.kind for service in self._services.values() if service.stopped_event is None}
         of_app = {one.service for one in app.web} | {one.service for one in app.jobs}
-        record.has_run = record.has_run or bool(of_app & kinds.keys())
+        record.ran = sorted({*record.ran, *(of_app & kinds.keys())})
         preparation = Preparation(
             order, self._runner(app.name, told), known=record.commits, kinds=kinds, venvs=self._venvs(app), say=told.say,
             bad={} if order.force else record.bad, stepped=self._stepper(told),
@@ -375,21 +375,21 @@ class Releaser:
         if done.before and done.before != order.release:
             record.before = done.before
         record.serving = order.release
-        had_run = record.has_run
-        record.has_run = done.is_seen or had_run
+        gone = done.gone(record.ran)
+        record.ran = sorted({*record.ran, *(name for name, way in done.ways.items() if way != "none")})
         self._records.save()
         switched = self._teller.switched(order, done, time.monotonic() - began)
         await self._migrate("after", order, told)
         observer.see_as(app)
         observer.turn()
         if not done.is_seen:
-            await self._keep_unseen(order, told, switched, had_run=had_run)
+            await self._keep_unseen(order, told, switched, gone)
             return
         verdict = await self._watch(order, observer, before)
         if verdict.state == "worse":
             await self._take_back(order, told, switch, verdict, switched)
             return
-        await self._keep(order, told, verdict, switched)
+        await self._keep(order, told, verdict, switched, gone)
 
     def _note_before(self, known: OrderRecord, switch: Switch, to: str) -> None:
         """Remembers what served before the link changes: an order that is cut off in the middle goes on with that."""
@@ -434,31 +434,30 @@ class Releaser:
         record.serving, record.before = record.before, ""
         back = (
             f"{record.serving} answers all requests again {done.web_s:.1f} s after that was seen{later(done, took_s)}"
+            if done.is_seen
+            else f"{record.serving} is current again, and nothing that runs it is seen"
         )
+        back += not_seen(done.gone(record.ran)) if done.is_seen else ""
         text = f"was worse and is taken back: {why}. {back}"
         text += f"; commit {commit[:COMMIT_CHARS]} is remembered as bad" if commit in record.bad else ""
         self._teller.end(
-            order, "release.rolled_back", "warning", text, told, *evidence_of(verdict), cause=cause,
-            took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=ways_of(done),
+            order, "release.rolled_back", "warning" if done.is_seen else "critical", text, told, *evidence_of(verdict),
+            cause=cause, took_s=round(took_s, 2), web_s=round(done.web_s, 2), commit=commit, ways=ways_of(done),
+            seen=done.is_seen,
         )  # fmt: skip
 
-    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str) -> None:
+    async def _keep(self, order: Order, told: Log, verdict: Verdict, cause: str, gone: Sequence[str]) -> None:
         text = f"serves, and in {order.app.watch.for_s:g} s of watching no change for the worse was found"
         if verdict.state == "unknown":
             text = f"serves, and in {order.app.watch.for_s:g} s of watching nothing could be measured"
-        await self._end_kept(order, told, verdict, text, "info", cause, seen=True)
+        await self._end_kept(order, told, verdict, text + not_seen(gone), cause, seen=True, is_wrong=bool(gone))
 
-    async def _keep_unseen(self, order: Order, told: Log, cause: str, *, had_run: bool) -> None:
-        text = "is current, and nothing that runs it is seen, so nothing was watched"
-        if had_run:
-            text += (
-                "; a service of it was seen here before, and has ended or is not recognised any more (reflexctl hosts)"
-            )
-        unknown = Verdict("unknown", (), ())
-        await self._end_kept(order, told, unknown, text, "warning" if had_run else "info", cause, seen=False)
+    async def _keep_unseen(self, order: Order, told: Log, cause: str, gone: Sequence[str]) -> None:
+        text = f"is current, and nothing that runs it is seen, so nothing was watched{not_seen(gone)}"
+        await self._end_kept(order, told, Verdict("unknown", (), ()), text, cause, seen=False, is_wrong=bool(gone))
 
     async def _end_kept(
-        self, order: Order, told: Log, verdict: Verdict, text: str, severity: Severity, cause: str, *, seen: bool
+        self, order: Order, told: Log, verdict: Verdict, text: str, cause: str, *, seen: bool, is_wrong: bool
     ) -> None:  # fmt: skip
         app, record = order.app, self._records.app(order.app.name)
         kept = {record.serving, record.before}
@@ -471,8 +470,8 @@ class Releaser:
         commit = record.commits.get(order.release, "")
         record.bad.pop(commit, None)
         self._teller.end(
-            order, "release.kept", severity, text, told, *evidence_of(verdict), cause=cause, verdict=verdict.state,
-            commit=commit, seen=seen,
+            order, "release.kept", "warning" if is_wrong else "info", text, told, *evidence_of(verdict), cause=cause,
+            verdict=verdict.state, commit=commit, seen=seen,
         )  # fmt: skip
 
     async def _roll_back(self, order: Order, told: Log, *, is_cut: bool) -> None:
@@ -491,8 +490,8 @@ class Releaser:
             text = f"made {target} current again instead of {known.before}, as it was asked to; nothing that runs it is seen"
         commit: dict[str, Scalar] = {"commit": record.commits[target]} if target in record.commits else {}
         self._teller.end(
-            order, "release.rolled_back", "info", text, told, of=commit, took_s=round(took_s, 2), ways=ways_of(done),
-            seen=done.is_seen,
+            order, "release.rolled_back", "warning" if done.gone(record.ran) else "info", text + not_seen(done.gone(record.ran)),
+            told, of=commit, took_s=round(took_s, 2), ways=ways_of(done), seen=done.is_seen,
         )  # fmt: skip
 
     def _as_of(self, app: App, release: str) -> App:

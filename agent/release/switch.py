@@ -100,7 +100,10 @@ class Switch:
                 view = webs.view(web.service)
                 if view is not None and not webs.is_wrong(view, before):
                     continue
-                await webs.change(as_before.get(web.service, web), before, Switched(None, before))
+                back = Switched(None, before)
+                await webs.change(as_before.get(web.service, web), before, back)
+                if not back.is_seen:
+                    troubles.append(f"{web.service} does not run")
             except (ReleaseFailed, ActFailed, CannotAct, RunnerTrouble, NoWay) as error:
                 troubles.append(f"{web.service} could not be taken back: {error}")
         for bridge in bridges:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 
@@ -24,3 +25,7 @@ class Switched:
     def is_seen(self) -> bool:
         """Whether anything that runs the release was seen."""
         return any(way != "none" for way in self.ways.values())
+
+    def gone(self, ran: Collection[str]) -> list[str]:
+        """Those of the services which were seen before, `ran`, that are not seen now."""
+        return [name for name, way in self.ways.items() if way == "none" and name in ran]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from agent.clock import Clock
 from agent.ids import new_event_id
@@ -102,7 +102,7 @@ class Teller:
             watched = "Nothing that runs it is seen, so nothing is watched."
         text = ". ".join(["; ".join([text, *done.notes]), watched])
         attrs: dict[str, Scalar] = {"before": done.before or "", "took_s": round(took_s, 2), "ways": ways_of(done)}
-        attrs["serves"] = self.serves(order.app.folder, services_of(order.app))
+        attrs["serves"], attrs["seen"] = self.serves(order.app.folder, services_of(order.app)), done.is_seen
         return self.report("release.switched", "info", text, order, attrs)
 
     def end(
@@ -188,6 +188,14 @@ def _proof(attrs: Mapping[str, Scalar]) -> str:
     """What stands behind an event, in a few words: the commit, how each service changed, or the step that ended it."""
     known = (f"{name} {attrs[name]}" for name in ("commit", "ways", "step", "reason") if attrs.get(name))
     return ", ".join(known) or "what the programs of this phase said"
+
+
+def not_seen(gone: Sequence[str]) -> str:
+    """That services which were seen before are not seen now, as the end of a sentence; nothing where there are none."""
+    if not gone:
+        return ""
+    has, which = ("have", "do not run") if len(gone) > 1 else ("has", "does not run")
+    return f"; {', '.join(gone)}, which {has} been seen here before, {which}, or under another name (reflexctl hosts)"
 
 
 def later(done: Switched, took_s: float) -> str:

@@ -38,7 +38,7 @@ class DeployActs:
         await self._pipeline.ask(Push(app, "", "a playbook", why[:200], is_rollback=True, cause=cause))
         begun = next(one for one in self._deploys(app) if one.id not in known)
         ended = await self._end(begun)
-        if ended.outcome != "kept":
+        if ended.has_failed_somewhere:
             raise Rejected(f"the rollback of {app} did not succeed: it {ended.text.rstrip('.')}")
         return f"has taken {app} back to the release before, which {ended.text.rstrip('.')}"
 

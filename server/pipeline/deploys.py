@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,12 @@ PartState = Literal[
 ]
 OVER: tuple[PartState, ...] = ("kept", "failed", "away", "went_back")
 AT_WORK: tuple[PartState, ...] = ("preparing", "switching", "going_back")
+LEAST_COMMIT_CHARS = 7
+"""With so many the beginning of a commit names it."""
+
+CATCHING_UP = "Reflex"
+"""Who asks for the deploys by which hosts catch up."""
+
 Outcome: TypeAlias = Literal["", "kept", "failed", "rolled_back", "cancelled"]
 
 
@@ -207,6 +213,21 @@ class Answer:
     state: State
     orders: tuple[Wanted, ...] = ()
     entries: tuple[Entry, ...] = ()
+
+
+def named_on(deploys: Iterable[Deploy], back: Deploy, host: str) -> str:
+    """How a host calls the release that a rollback names: by another host's name for it, or by the beginning of its commit.
+
+    Each host names its releases by its own time; a name that others have made is the same everywhere.
+    """
+    latest = sorted((one for one in deploys if one.app == back.app), key=lambda one: one.at_us, reverse=True)
+    parts = [part for one in latest for part in one.parts if part.release and part.commit]
+    if not back.ref or any((part.host, part.release) == (host, back.ref) for part in parts):
+        return back.ref
+    is_commit = len(back.ref) >= LEAST_COMMIT_CHARS
+    named = (one for one in parts if one.release == back.ref or (is_commit and one.commit.startswith(back.ref)))
+    commit = next((one.commit for one in named), "")
+    return next((one.release for one in parts if commit and (one.host, one.commit) == (host, commit)), back.ref)
 
 
 def deploy_to_json(deploy: Deploy) -> dict[str, Any]:

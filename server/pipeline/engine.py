@@ -6,7 +6,7 @@ restart of either side loses nothing and does nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from agent.wire import MAX_TEXT_CHARS, Event, Evidence, Scalar, Severity, serial_id
@@ -14,6 +14,7 @@ from agent.wire.app import LONGEST_S, longest_prepare_s, longest_switch_s
 from agent.wire.order import Phase
 from server.pipeline.deploys import (
     AT_WORK,
+    CATCHING_UP,
     OVER,
     Answer,
     Cancelled,
@@ -30,6 +31,7 @@ from server.pipeline.deploys import (
     Stage,
     State,
     Wanted,
+    named_on,
 )
 from server.pipeline.site import Site
 from server.pipeline.telling import because, deploy_object, deploy_subject, left_out, what_serves, where_it_is
@@ -40,9 +42,6 @@ SLACK_US = 300 * SECOND_US
 
 MOST_KEPT = 200
 """Deploys that are over and remembered."""
-
-LEAST_COMMIT_CHARS = 7
-"""With so many the beginning of a commit names it."""
 
 _GOOD: Mapping[str, PartState] = {
     "release.prepared": "prepared",
@@ -159,6 +158,7 @@ class _Turn:
         )
         if isinstance(within_s := event.attrs.get("switch_s"), int | float):
             part = replace(part, switch_s=min(float(within_s), float(LONGEST_S)))
+        part = replace(part, is_unseen=event.attrs.get("seen", not part.is_unseen) is False)
         if event.kind == "release.switched":
             self._put(deploy.with_part(replace(part, has_switched=True)))
             return
@@ -182,7 +182,6 @@ class _Turn:
             ended_by=event.kind,
             has_switched=has_switched,
             is_unsure=False,
-            is_unseen=event.attrs.get("seen") is False,
         )
         self._put(deploy.with_part(part))
 
@@ -204,7 +203,7 @@ class _Turn:
                 continue
             if missed := _missed(mine, host):
                 commit, why = missed
-                self.push(Push(app, commit, "Reflex", why, hosts=(host,)))
+                self.push(Push(app, commit, CATCHING_UP, why, hosts=(host,)))
 
     def cancel(self, given: Cancelled) -> None:
         deploy = self._deploys.get(given.deploy)
@@ -361,7 +360,7 @@ class _Turn:
             self._tell("deploy.step", "warning", text, deploy)
             self._put(replace(deploy, stage="back", text=why))
             return
-        have = "; ".join(where_it_is([part for part in deploy.parts if part.has_switched]))
+        have = "; ".join(where_it_is([part for part in deploy.parts if part.has_switched and not part.is_unsure]))
         self._finish(deploy, _outcome_of(deploy), f"goes no further, and {have}: {why}")
 
     def _back(self, deploy: Deploy, site: Site) -> None:
@@ -480,21 +479,6 @@ class _Turn:
     def _new_id(self) -> str:
         self._serial += 1
         return serial_id(self._state.seed, self._serial, self._now_us)
-
-
-def named_on(deploys: Iterable[Deploy], back: Deploy, host: str) -> str:
-    """How a host calls the release that a rollback names: by another host's name for it, or by the beginning of its commit.
-
-    Each host names its releases by its own time; a name that others have made is the same everywhere.
-    """
-    latest = sorted((one for one in deploys if one.app == back.app), key=lambda one: one.at_us, reverse=True)
-    parts = [part for one in latest for part in one.parts if part.release]
-    if not back.ref or any((part.host, part.release) == (host, back.ref) for part in parts):
-        return back.ref
-    is_commit = len(back.ref) >= LEAST_COMMIT_CHARS
-    named = (one for one in parts if one.release == back.ref or (is_commit and one.commit.startswith(back.ref)))
-    commit = next((one.commit for one in named if one.commit), "")
-    return next((one.release for one in parts if commit and (one.host, one.commit) == (host, commit)), back.ref)
 
 
 def _wanted(deploy: Deploy, part: Part) -> Wanted:

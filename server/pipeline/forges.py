@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
-from server.pipeline.deploys import Deploy
+from server.pipeline.deploys import CATCHING_UP, Deploy
 
 Forge = Literal["github", "gitlab", "gitea", "generic"]
 FORGES: tuple[Forge, ...] = get_args(Forge)
@@ -74,10 +74,17 @@ def status_of(forge: Forge, api: str, project: str) -> Status:
 
 
 def news_of(deploy: Deploy) -> News | None:
-    """What is to be told of a deploy now; None for one whose commit is not known yet, and for a rollback."""
+    """What is to be told of a deploy now; None for one whose commit is not known yet, for a rollback, and for a host that
+    catches up: what became of the commit has been told."""
     known = [part.commit for part in deploy.parts if part.commit] + [deploy.ref]
     commit = next((one for one in known if _COMMIT.fullmatch(one)), None)
-    if commit is None or deploy.is_rollback or (deploy.stage == "queued") or not deploy.cause:
+    if (
+        commit is None
+        or deploy.is_rollback
+        or deploy.who == CATCHING_UP
+        or (deploy.stage == "queued")
+        or not deploy.cause
+    ):
         return None
     if not deploy.is_over:
         return News(deploy.app, commit, "pending", f"{deploy.who} deploys {deploy.ref}", deploy.cause)

@@ -87,7 +87,7 @@ async def _body(request: web.Request) -> bytes:
 
 def _payload(request: web.Request, body: bytes) -> bytes:
     """The JSON itself: GitHub's webhooks send it inside of a form unless they are set to do otherwise."""
-    if request.content_type != "application/x-www-form-urlencoded":
+    if request.content_type != "application/x-www-form-urlencoded" or body.lstrip().startswith(b"{"):
         return body
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=MOST_FIELDS)

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from agent.wire import Order, event_to_json
+from agent.wire import Event, Order, event_to_json, uuid7
 from server.commands import CommandHub
 from server.errors import StoreError
 from server.filters import EventFilter
@@ -294,6 +294,9 @@ class Pipeline:
         opened = {name: self.secret(wanted.app, name) for name in file.site.secrets}
         if missing := [name for name, value in opened.items() if value is None]:
             log.error("secrets of %s are missing: %s", wanted.app, ", ".join(missing))
+            if wanted.phase == "prepare":
+                self._spawn(self._do_quietly(Heard(wanted.host, _unprepared(wanted, missing))))
+                return
         now_us = _now_us()
         order = Order(
             id=wanted.id,
@@ -322,6 +325,14 @@ class Pipeline:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _unprepared(wanted: Wanted, missing: Sequence[str]) -> Event:
+    """What the host would answer to an order without all that the app wants; it is not sent."""
+    now_us = _now_us()
+    text = f"The prepare of {wanted.app} on {wanted.host} failed: secrets of it are not set: {', '.join(missing)}."
+    attrs = {"order": wanted.id, "deploy": wanted.deploy}
+    return Event(uuid7(now_us, secrets.randbits(62)), now_us, "release.failed", "warning", text, attrs=attrs)
 
 
 def _text(value: object) -> str:

@@ -220,14 +220,14 @@ async def test_a_release_that_nothing_runs_is_kept_and_where_something_ran_befor
     assert first.text.endswith("is current, and nothing that runs it is seen, so nothing was watched.")
     await place.close()
     records = Records(tmp_path / "releases.json")
-    records.app("shop").has_run = True
+    records.app("shop").ran = [SERVICE]
     records.save()
     later = Place(tmp_path)
     await later.open_runner()
     second = await later.answered(later.order("switch", RELEASE))
     await later.close()
     assert (second.kind, second.severity) == ("release.kept", "warning")
-    assert "a service of it was seen here before, and has ended or is not recognised any more" in second.text
+    assert f"{SERVICE}, which has been seen here before, does not run, or under another name" in second.text
     switched = next(event for event in later.told if event.kind == "release.switched")
     assert switched.text.startswith(f"Release {RELEASE} of shop is current on web-1; ")
     assert switched.text.endswith(". Nothing that runs it is seen, so nothing is watched.")

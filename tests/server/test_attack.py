@@ -112,6 +112,7 @@ async def test_github_sends_a_form_unless_it_is_told_otherwise(place: Any) -> No
 
     status, text = await push(urlencode({"payload": PUSH.decode()}).encode())
     assert (status, "other was pushed, and main is deployed" in text) == (200, True)
+    assert (await push(PUSH))[0] == 200, "curl -d says of JSON that it is a form"
     for body in (b"", b"payload=", b"payload=1&payload=2", b"payload=%5B%5D", b"\xff", b"&".join([b"a=1"] * 40)):
         status, text = await push(body)
         assert status == 400, (body, text)
@@ -119,13 +120,27 @@ async def test_github_sends_a_form_unless_it_is_told_otherwise(place: Any) -> No
 
 async def test_a_secret_that_the_key_of_the_vault_does_not_open_is_not_set(place: Any, connect: Any) -> None:
     """A backup without `vault.key` is restored: a deploy without its secrets would not be what was asked for."""
-    server, api, _ = place
+    server, api, agent = place
     assert (await say(api, "PUT", "/v1/apps/till", {"text": f"{FILE}secrets: [DATABASE_URL]\n"}))[0] == 200
     assert (await say(api, "PUT", "/v1/apps/till/secrets/DATABASE_URL", {"value": "postgresql:///till"}))[0] == 200
+    headers = {"Authorization": f"Bearer {agent.key}"}
+    async with agent.http.ws_connect(f"{agent.base}/v1/commands", headers=headers) as socket, asyncio.timeout(20):
+        await socket.send_str(orjson.dumps({"holding": {}}).decode())
+        begun: Any = {"deploy": {"stage": "done"}}
+        while begun.get("deploy", {}).get("stage") != "prepare":
+            _, begun = await say(api, "POST", "/v1/apps/till/deploy", {})
     server.kill()
     (server.state / "vault.key").unlink()
     server.start()
-    api, _ = connect(server, HOST)
+    api, agent = connect(server, HOST)
+    headers = {"Authorization": f"Bearer {agent.key}"}
+    async with agent.http.ws_connect(f"{agent.base}/v1/commands", headers=headers) as socket, asyncio.timeout(20):
+        await socket.send_str(orjson.dumps({"holding": {}}).decode())
+        deploy: Any = {"stage": ""}
+        while deploy["stage"] != "done":
+            _, deploy = await say(api, "GET", f"/v1/deploys/{begun['deploy']['id']}")
+    assert deploy["outcome"] == "failed"
+    assert f"The prepare of till on {HOST} failed: secrets of it are not set: DATABASE_URL." in deploy["text"]
     status, said = await say(api, "POST", "/v1/apps/till/deploy", {})
     assert (status, said["error"]["code"]) == (409, "secrets_missing"), said
     assert (await say(api, "GET", "/v1/apps/till"))[1]["secrets"] == []

@@ -435,6 +435,16 @@ def test_a_rollback_goes_to_every_host_at_once() -> None:
     assert play.deploy.outcome == "kept"
 
 
+def test_a_way_back_after_which_nothing_runs_is_not_said_to_serve() -> None:
+    play = Play()
+    play.give(Push("shop", "", "ada", is_rollback=True))
+    one, *others = play.take("rollback")
+    play.answer(one, "release.rolled_back", seen=False)
+    for order in others:
+        play.answer(order, "release.rolled_back", seen=True)
+    assert play.deploy.text == "serves on web-2, web-3; is current on web-1, where nothing that runs it is seen."
+
+
 def test_each_host_goes_back_to_a_release_by_its_own_name_for_it() -> None:
     play = Play()
     for commit in ("1a2b3c4d" * 5, "5e6f7a8b" * 5):
@@ -450,6 +460,30 @@ def test_each_host_goes_back_to_a_release_by_its_own_name_for_it() -> None:
         assert {one.host: one.release for one in orders} == {host: f"{host}-1a2b3c4" for host in HOSTS}
         for order in orders:
             play.answer(order, "release.rolled_back")
+
+
+def test_a_host_that_did_not_have_a_commit_is_asked_by_its_name_once_it_has() -> None:
+    """What it was asked for in vain is no name of a release."""
+    play = Play()
+
+    def deployed(commit: str, *hosts: str) -> None:
+        play.give(Push("shop", commit, "ada", hosts=hosts))
+        for order in play.take("prepare"):
+            play.answer(order, "release.prepared", commit=commit, release=f"{order.host}-{commit[:7]}")
+        while play.orders:
+            for order in play.take("switch"):
+                play.answer(order, "release.kept")
+
+    commit = "1a2b3c4d" * 5
+    deployed(commit, "web-1", "web-2")
+    for expected in ("1a2b3c4", "web-3-1a2b3c4"):
+        play.give(Push("shop", "1a2b3c4", "ada", is_rollback=True))
+        found = {order.host: order for order in play.take("rollback")}
+        assert found["web-3"].release == expected
+        for order in found.values():
+            is_there = order.release.startswith("web-")
+            play.answer(order, "release.rolled_back" if is_there else "release.failed")
+        deployed(commit, "web-3")
 
 
 def test_a_name_that_nobody_knows_goes_to_the_hosts_as_it_is() -> None:

@@ -170,7 +170,11 @@ async def test_a_name_that_the_settings_give_goes_before_one_that_is_remembered(
     service = await ward.start("gunicorn-newest", *GUNICORN, "app:application")
     known = ward.folder / "services.json"
     Memory(known, "boot").keep([service])
-    for overrides, name in ((NONE, service.name), ((Override(name="till", folder=str(ward.folder)),), "till")):
+    by_folder, by_command = (
+        Override(name="till", folder=str(ward.folder)),
+        Override(name="desk", command="*-w 2 app:app*"),
+    )
+    for overrides, name in ((NONE, service.name), ((by_folder,), "till"), ((by_command,), "desk")):
         later = Watcher(ProcFs(), rollup := Rollup(new_event_id), Clock(), None, Memory(known, "boot"), overrides)
         later.scan()
         assert rollup.services[service.master_pid].name == name
