@@ -7,7 +7,7 @@ from typing import Any
 
 from demo.chain import Link, Verdict, check_chain
 from demo.deploying import Counts, Deploying, DeployOptions, Tasks, Visitors
-from demo.stage import Stage
+from demo.stage import Stage, StageError
 
 NAME = "deploy"
 TITLE = "a good release goes out, a broken one never serves, and one that leaks is taken back, under traffic"
@@ -75,7 +75,9 @@ async def play_all(stage: Stage) -> dict[str, Any]:
     async with deploying:
         deploying.commit("v1")
         await deploying.take_on()
-        await deploying.deploy()
+        first = await deploying.deploy()
+        if first["outcome"] != "kept":
+            raise StageError(f"the first release could not be deployed, before any traffic: it {first['text']}")
         await deploying.start_programs()
         ran: dict[str, Any] = {}
         chains = {}
