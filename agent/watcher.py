@@ -184,7 +184,7 @@ class Watcher:
         is_second = found.kind.KIND == gunicorn.KIND and gunicorn.is_second(process.argv)
         if not is_second or process.pid in self._candidates or process.parent_pid in self._rollup.services:
             return False
-        return self._memory is None or self._memory.recall(process.pid, process.start_ticks) is None
+        return self._recall(process.pid, process.start_ticks) is None
 
     def scan_for_deaths(self, read_records: Callable[[], None] = lambda: None) -> list[Event]:
         """Finds out from /proc who is gone without a record of its end.
@@ -386,7 +386,8 @@ class Watcher:
     def _appeared(self, one: _Unproven, heartbeat_inode: int | None) -> list[Event]:
         fork, at_us = one.fork, self._clock.boot_to_us(one.fork.at_ns)
         start_ticks = fork.start_ns // NS_PER_TICK
-        remembered = self._recall(one.service) if one.seen is Birth.UNSEEN else None
+        master = (one.service.master_pid, one.service.start_ticks)
+        remembered = self._recall(*master) if one.seen is Birth.UNSEEN else None
         lane = None if remembered is None else remembered.lanes.get((fork.pid, start_ticks))
         return self._rollup.worker_appeared(
             one.service, fork.pid, start_ticks, at_us, heartbeat_inode=heartbeat_inode, seen=one.seen, lane=lane
@@ -420,7 +421,7 @@ class Watcher:
         candidate = self._candidates.pop(process.pid, None)
         if candidate is not None:
             process, command = replace(process, argv=candidate.process.argv), candidate.command
-        remembered = None if self._memory is None else self._memory.recall(process.pid, process.start_ticks)
+        remembered = self._recall(process.pid, process.start_ticks)
         if remembered is not None and len(process.argv) == 1:
             process = replace(process, argv=remembered.argv or process.argv)  # a title has taken its place
         service = self._maker.service(found.kind, process, command)
@@ -458,8 +459,8 @@ class Watcher:
             self._ready_if_seen(worker, holder=child.pid, seen_starting=False)
         return events
 
-    def _recall(self, service: Service) -> Remembered | None:
-        return None if self._memory is None else self._memory.recall(service.master_pid, service.start_ticks)
+    def _recall(self, pid: int, start_ticks: int) -> Remembered | None:
+        return None if self._memory is None else self._memory.recall(pid, start_ticks)
 
     def _follow(self, service: Service) -> None:
         self._track(service.master_pid, service.start_ticks * NS_PER_TICK, Role.MASTER)

@@ -485,13 +485,13 @@ class Releaser:
         done = await switch.to(target, before=known.before, is_back=True)
         took_s = time.monotonic() - began
         record.before, record.serving = known.before, target
+        gone = done.gone(record.ran)
         text = f"serves {target} again instead of {known.before}, after {took_s:.1f} s, as it was asked to"
         if not done.is_seen:
             text = f"made {target} current again instead of {known.before}, as it was asked to; nothing that runs it is seen"
         commit: dict[str, Scalar] = {"commit": record.commits[target]} if target in record.commits else {}
         self._teller.end(
-            order, "release.rolled_back", "warning" if done.gone(record.ran) else "info", text + not_seen(done.gone(record.ran)),
-            told, of=commit, took_s=round(took_s, 2), ways=ways_of(done), seen=done.is_seen,
+            order, "release.rolled_back", "warning" if gone else "info", text + not_seen(gone), told, of=commit, took_s=round(took_s, 2), ways=ways_of(done), seen=done.is_seen,
         )  # fmt: skip
 
     def _as_of(self, app: App, release: str) -> App:

@@ -175,14 +175,7 @@ class _Turn:
         if part.state == "going_back" or (is_back and deploy.is_rollback):
             after = ("kept" if deploy.is_rollback else "went_back") if is_back else "failed"
         has_switched = after == "kept" and not is_back
-        part = replace(
-            part,
-            state=after,
-            order="",
-            ended_by=event.kind,
-            has_switched=has_switched,
-            is_unsure=False,
-        )
+        part = replace(part, state=after, order="", ended_by=event.kind, has_switched=has_switched, is_unsure=False)
         self._put(deploy.with_part(part))
 
     def present_is(self, host: str, *, is_there: bool) -> None:
@@ -360,7 +353,7 @@ class _Turn:
             self._tell("deploy.step", "warning", text, deploy)
             self._put(replace(deploy, stage="back", text=why))
             return
-        have = "; ".join(where_it_is([part for part in deploy.parts if part.has_switched and not part.is_unsure]))
+        have = where_it_is([part for part in deploy.parts if part.has_switched and not part.is_unsure])
         self._finish(deploy, _outcome_of(deploy), f"goes no further, and {have}: {why}")
 
     def _back(self, deploy: Deploy, site: Site) -> None:
@@ -381,7 +374,7 @@ class _Turn:
     def _kept(self, deploy: Deploy, failed: Sequence[Part]) -> None:
         kept = [part for part in deploy.parts if part.state == "kept"]
         away = [part.host for part in deploy.parts if part.state == "away"]
-        text = "; ".join(where_it_is(kept))
+        text = where_it_is(kept)
         text += f"; {', '.join(away)} could not be reached and follow when they can" if away else ""
         text += f"; not on {', '.join(part.host for part in failed)}: {failed[0].said}" if failed else ""
         self._finish(deploy, "kept" if kept else "failed", text)

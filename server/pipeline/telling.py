@@ -45,12 +45,12 @@ def what_serves(deploy: Deploy) -> str:
     return f"Hosts differ: {'; '.join(said)}."
 
 
-def where_it_is(parts: Sequence[Part]) -> list[str]:
-    """On which of these hosts, which have it, it serves, and on which it only could."""
+def where_it_is(parts: Sequence[Part]) -> str:
+    """On which of these hosts, which have it, it serves, and on which it only could, as a clause."""
     good = [part.host for part in parts if not part.is_unseen]
     unseen = [part.host for part in parts if part.is_unseen]
-    said = [f"serves on {', '.join(good)}" if good else "serves nowhere"]
-    return said + ([f"is current on {', '.join(unseen)}, where nothing that runs it is seen"] if unseen else [])
+    said = f"serves on {', '.join(good)}" if good else "serves nowhere"
+    return said + (f"; is current on {', '.join(unseen)}, where nothing that runs it is seen" if unseen else "")
 
 
 def _serve(hosts: Sequence[str]) -> str:
